@@ -1,0 +1,1 @@
+"""Bytes in, `CheckResult` out; one module per format."""

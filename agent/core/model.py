@@ -1,0 +1,141 @@
+"""The values that travel through one change: what was seen, how it was graded, what was kept.
+
+A data file is named by its `rel`: the path relative to `data_dir`, `/` between the parts, bytes that are not
+UTF-8 carried as surrogate escapes (`os.fsdecode`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Grade(StrEnum):
+    """The outcome of a check; `missing` and `unreadable` stand beside it: no bytes were seen."""
+
+    GOOD = "good"
+    SUSPECT = "suspect"
+    INVALID = "invalid"
+    CORRUPT = "corrupt"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+
+
+class Reason(StrEnum):
+    """Why a snapshot was taken."""
+
+    CHANGE = "change"
+    INTERVAL = "interval"
+    STARTUP = "startup"
+    SHUTDOWN = "shutdown"
+    MANUAL = "manual"
+    PRE_RESTORE = "pre_restore"
+    ADOPTED = "adopted"
+
+
+class CaptureMode(StrEnum):
+    """How a consistent read was had: under a kernel lease, or by holding still between two looks."""
+
+    LEASE = "lease"
+    SETTLE = "settle"
+
+
+class Parser(StrEnum):
+    """Whose eyes judge a JSON text."""
+
+    STRICT = "strict"
+    NODE = "node"
+    PYTHON = "python"
+
+
+class Format(StrEnum):
+    """What a data file holds; chosen by suffix, settable per file."""
+
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What `stat` says of one state of a file; equal signatures mean nothing happened in between."""
+
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who owns a file and who may use it; `mode` holds the permission bits only."""
+
+    uid: int
+    gid: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The outline of a document, for comparing two states without their content.
+
+    `root` is the type of the outermost value: object, array, string, number, boolean, null.
+    `records` counts the members of an outermost object or array; None for every other root.
+    """
+
+    size_bytes: int
+    root: str
+    records: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a document, at a place a person can find.
+
+    `kind` is one of a small fixed set (it becomes a metric label); `message` never quotes data.
+    `line` and `column` count from 1; `pointer` is a JSON pointer (RFC 6901).
+    """
+
+    kind: str
+    message: str
+    line: int | None = None
+    column: int | None = None
+    pointer: str | None = None
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, column {self.column}: " if self.line is not None else ""
+        where = f" at {self.pointer}" if self.pointer else ""
+        return f"{place}{self.message}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSpec:
+    """How the bytes of one data file are to be judged."""
+
+    format: Format = Format.JSON
+    parser: Parser = Parser.STRICT
+    schema: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a check found.  `shape` is None when the bytes could not be parsed."""
+
+    grade: Grade
+    shape: Shape | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One published copy of one data file."""
+
+    rel: str
+    name: str  # path relative to backup_dir
+    taken_at: datetime  # UTC-aware, whole milliseconds
+    digest: str  # sha256 of the data file's bytes, hex
+    size_bytes: int  # of the data file's bytes
+    grade: Grade
+    reason: Reason
+    shape: Shape | None = None
+    pinned: bool = False
+    stored_bytes: int = field(default=0)  # on disk, after compression

@@ -1,0 +1,1 @@
+"""Every effect on files.  These modules return or raise; they do not log."""
