@@ -139,3 +139,34 @@ class Snapshot:
     shape: Shape | None = None
     pinned: bool = False
     stored_bytes: int = field(default=0)  # on disk, after compression
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What is known of one data file between two looks; lives in the catalog.
+
+    `signature`, `digest`, `grade` and `shape` tell of the last state that was looked at; `since` is when this grade
+    was first seen.  `last_good_at` is when the file was last seen in a good state, `good` its outline then and
+    `was_good` its digest.  `heals` counts heals since the damage began to come back (`healed_at`, `gave_up`).
+    """
+
+    rel: str
+    grade: Grade
+    since: datetime
+    signature: Signature | None = None
+    digest: str = ""
+    shape: Shape | None = None
+    ownership: Ownership | None = None
+    mode: CaptureMode | None = None
+    last_good_at: datetime | None = None
+    last_snapshot_at: datetime | None = None
+    heals: int = 0
+    healed_at: datetime | None = None
+    gave_up: bool = False
+
+
+class HealAction(StrEnum):
+    """How a damaged file is brought back: its fields, or the whole file."""
+
+    RESTORE = "restore"
+    REPAIR = "repair"

@@ -1,0 +1,113 @@
+"""Renames and flushes: the steps that make a file appear whole, or not at all, and stay.
+
+Source for the flags: renameat2(2).  With `swap.py` the only module that renames.
+"""
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+_NOREPLACE = 1
+_EXCHANGE = 2
+_NO_RENAMEAT2 = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_FLUSH_ALL_ABOVE = 32  # files; beyond this one flush of the file system is kinder than one per file
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _renameat2(src_dir: int, src: str, dst_dir: int, dst: str, flags: int) -> None:
+    call = getattr(_libc, "renameat2", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), dst)
+    if call(src_dir, os.fsencode(src), dst_dir, os.fsencode(dst), flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), dst)
+
+
+def exchange(src_dir: int, src: str, dst_dir: int, dst: str) -> None:
+    """Both names now show what the other one showed; neither was absent for an instant.
+
+    Raises:
+        OSError: nothing changed; EINVAL, ENOSYS or EOPNOTSUPP where the file system cannot exchange.
+    """
+    _renameat2(src_dir, src, dst_dir, dst, _EXCHANGE)
+
+
+def cannot_exchange(error: OSError) -> bool:
+    """Whether `error` says that this file system has no exchange at all."""
+    return error.errno in _NO_RENAMEAT2
+
+
+def rename_new(src_dir: int, src: str, dst_dir: int, dst: str) -> None:
+    """`dst` now shows the file; an existing `dst` is never replaced.
+
+    Raises:
+        FileExistsError: `dst` was there; nothing changed.
+    """
+    try:
+        _renameat2(src_dir, src, dst_dir, dst, _NOREPLACE)
+    except OSError as error:
+        if error.errno not in _NO_RENAMEAT2:
+            raise
+        os.link(src, dst, src_dir_fd=src_dir, dst_dir_fd=dst_dir, follow_symlinks=False)
+        os.unlink(src, dir_fd=src_dir)
+
+
+def rename_over(src_dir: int, src: str, dst_dir: int, dst: str) -> None:
+    """`dst` now shows the file, whatever it showed before."""
+    os.rename(src, dst, src_dir_fd=src_dir, dst_dir_fd=dst_dir)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """All of `data` is handed to the kernel; a short write is continued."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def flush(fds: Sequence[int]) -> dict[int, OSError]:
+    """Make every file durable; return the descriptors that could not be, with the error of each.
+
+    The flushes run side by side, so that a journalling file system commits them together.  Beyond
+    a few dozen files of one file system, one flush of all of it is kinder than one per file.
+    """
+    if len(fds) == 1:
+        return _errors([(fds[0], _fsync(fds[0]))])
+    left: list[int] = []
+    by_device: dict[int, list[int]] = {}
+    for fd in fds:
+        by_device.setdefault(os.fstat(fd).st_dev, []).append(fd)
+    for group in by_device.values():
+        if len(group) <= _FLUSH_ALL_ABOVE or _sync_file_system(group[0]) is not None:
+            left += group
+    if not left:
+        return {}
+    with ThreadPoolExecutor(min(len(left), 8), thread_name_prefix="flush") as pool:
+        return _errors(zip(left, pool.map(_fsync, left), strict=True))
+
+
+def _errors(results: Iterable[tuple[int, OSError | None]]) -> dict[int, OSError]:
+    return {fd: error for fd, error in results if error is not None}
+
+
+def _fsync(fd: int) -> OSError | None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        return error
+    return None
+
+
+def _sync_file_system(fd: int) -> OSError | None:
+    """One flush for everything on the file system of `fd`; syncfs(2) tells write-back errors since Linux 5.8."""
+    if _libc.syncfs(fd) != 0:
+        code = ctypes.get_errno()
+        return OSError(code, os.strerror(code))
+    return None
+
+
+def drop_cached_pages(fd: int) -> None:
+    """The next read of `fd` comes from the disk, as far as the kernel allows."""
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,228 @@
+"""One consistent read of a data file, without ever holding up the bot for longer than one chunk.
+
+The protocol: open without following or waiting, require a regular file, take a read lease, copy in chunks and ask
+between them whether a writer waits.  Without leases: hold still between two looks.  Source: fcntl(2), open(2).
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from agent.core.model import CaptureMode, Ownership, Signature
+from agent.disk import lease
+from agent.disk.atomic import write_all
+from agent.disk.beneath import open_beneath
+from agent.disk.staging import StagedFile, StagingFolder
+from agent.disk.walk import signature_of
+
+CHUNK_BYTES = 1024 * 1024
+IN_MEMORY_MAX_BYTES = 4 * 1024 * 1024  # a larger file is copied to disk, so that memory does not grow with it
+_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK
+
+
+class Miss(StrEnum):
+    """Why there is no capture this time."""
+
+    BUSY = "busy"  # a writer has the file open
+    CHANGED = "changed"  # it did not hold still
+    LINK = "symlink"
+    NOT_REGULAR = "not_regular"
+    TOO_LARGE = "too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class NotCaptured:
+    """No bytes were had; `lease_broken` tells that a writer came while they were being read."""
+
+    why: Miss
+    lease_broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """The bytes of one state of a data file: in memory, or as a private copy nobody else writes to."""
+
+    rel: str
+    digest: str
+    signature: Signature
+    ownership: Ownership
+    mode: CaptureMode
+    content: bytes | StagedFile
+
+    @property
+    def source(self) -> bytes | Path:
+        """What a check wants: the bytes, or the path of the private copy."""
+        return self.content if isinstance(self.content, bytes) else Path(self.content.path)
+
+    def discard(self) -> None:
+        """The private copy, if there is one, is gone."""
+        if isinstance(self.content, StagedFile):
+            self.content.discard()
+
+
+def capture(
+    root_fd: int,
+    rel: str,
+    *,
+    private: StagingFolder,
+    max_bytes: int,
+    now_ns: int,
+    still_ns: int,
+    past_writers: bool = False,
+) -> Capture | NotCaptured:
+    """Return one state of `rel` that no writer was changing.
+
+    The settle mode asks that the file held still for `still_ns` before `now_ns` (wall clock).  `past_writers` is
+    for files that stay open for writing for ever: the settle mode then serves although a writer is there.
+    The caller discards the capture when done.
+
+    Raises:
+        OSError: the file cannot be read, or a private copy cannot be written; FileNotFoundError when it is gone.
+    """
+    try:
+        fd = open_data_file(root_fd, rel)
+    except NotADataFileError as error:
+        return NotCaptured(error.why)
+    try:
+        if os.fstat(fd).st_size > max_bytes:
+            return NotCaptured(Miss.TOO_LARGE)
+        answer = lease.take_read_lease(fd)
+        if answer is lease.Lease.BUSY and not past_writers:
+            return NotCaptured(Miss.BUSY)
+        if answer is lease.Lease.HELD:
+            return _capture_under_lease(fd, rel, private)
+        return _capture_settled(fd, rel, private, now_ns, still_ns)
+    finally:
+        os.close(fd)
+
+
+class NotADataFileError(OSError):
+    """The name shows something else than a regular file."""
+
+    def __init__(self, why: Miss, rel: str) -> None:
+        super().__init__(errno.EINVAL, f"not a regular file ({why})", rel)
+        self.why = why
+
+
+def open_data_file(root_fd: int, rel: str) -> int:
+    """Return a read-only descriptor of the regular file `rel`; nothing is waited for, no link is followed.
+
+    Raises:
+        NotADataFileError: a link, folder, FIFO, socket or device; it was not opened.
+        OSError: as open(2).
+    """
+    try:
+        pinned = open_beneath(root_fd, rel, os.O_PATH)  # look before opening: a device may act on being opened
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise NotADataFileError(Miss.LINK, rel) from error
+        raise
+    try:
+        mode = os.fstat(pinned).st_mode
+        if stat.S_ISLNK(mode):
+            raise NotADataFileError(Miss.LINK, rel)
+        if not stat.S_ISREG(mode):
+            raise NotADataFileError(Miss.NOT_REGULAR, rel)
+        return os.open(f"/proc/self/fd/{pinned}", _OPEN_FLAGS | os.O_CLOEXEC)
+    finally:
+        os.close(pinned)
+
+
+def _capture_under_lease(fd: int, rel: str, private: StagingFolder) -> Capture | NotCaptured:
+    content: bytes | StagedFile | None = None
+    try:
+        status = os.fstat(fd)
+        content = _copy(fd, status.st_size, private, leased=True)
+        whole = content is not None and lease.is_held(fd)
+    finally:
+        lease.release(fd)
+    if content is None or not whole:
+        _drop(content)
+        return NotCaptured(Miss.BUSY, lease_broken=True)
+    return _finish(rel, content, status, CaptureMode.LEASE)
+
+
+def _capture_settled(
+    fd: int, rel: str, private: StagingFolder, now_ns: int, still_ns: int
+) -> Capture | NotCaptured:
+    before = os.fstat(fd)
+    if is_fresh(before.st_ctime_ns, now_ns=now_ns, still_ns=still_ns):
+        return NotCaptured(Miss.CHANGED)
+    content = _copy(fd, before.st_size, private, leased=False)
+    after = os.fstat(fd)
+    if content is None or signature_of(before) != signature_of(after):
+        _drop(content)
+        return NotCaptured(Miss.CHANGED)
+    return _finish(rel, content, after, CaptureMode.SETTLE)
+
+
+def is_fresh(ctime_ns: int, *, now_ns: int, still_ns: int) -> bool:
+    """Whether a change at `ctime_ns` is younger than `still_ns`; a time in the future tells nothing, so it is not."""
+    return 0 <= now_ns - ctime_ns < still_ns
+
+
+def _copy(fd: int, size: int, private: StagingFolder, *, leased: bool) -> bytes | StagedFile | None:
+    """Copy the file chunk by chunk; None as soon as a writer waits for the lease."""
+    if size <= IN_MEMORY_MAX_BYTES:
+        return _read(fd, leased=leased)
+    staged = private.create()
+    try:
+        while chunk := os.read(fd, CHUNK_BYTES):
+            if leased and not lease.is_held(fd):
+                staged.discard()
+                return None
+            write_all(staged.fd, chunk)
+    except BaseException:
+        staged.discard()
+        raise
+    return staged
+
+
+def _read(fd: int, *, leased: bool) -> bytes | None:
+    chunks = []
+    while chunk := os.read(fd, CHUNK_BYTES):
+        if leased and not lease.is_held(fd):
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _drop(content: bytes | StagedFile | None) -> None:
+    if isinstance(content, StagedFile):
+        content.discard()
+
+
+def _finish(rel: str, content: bytes | StagedFile, status: os.stat_result, mode: CaptureMode) -> Capture:
+    """The lease is gone by now: a digest may take its time."""
+    try:
+        digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else digest_of(content.fd)
+    except OSError:
+        _drop(content)
+        raise
+    ownership = ownership_of(status)
+    return Capture(rel, digest, signature_of(status), ownership, mode, content)
+
+
+def ownership_of(status: os.stat_result) -> Ownership:
+    """Return the owner, group and permission bits of a stat result."""
+    return Ownership(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
+
+
+def digest_of(fd: int, *, go_on: Callable[[], bool] = lambda: True) -> str:
+    """Return the SHA-256 of the whole file in hex, read from its start in chunks; the position does not move.
+
+    '' as soon as `go_on`, asked between the chunks, says no.
+    """
+    hasher = hashlib.sha256()
+    offset = 0
+    while chunk := os.pread(fd, CHUNK_BYTES, offset):
+        if not go_on():
+            return ""
+        hasher.update(chunk)
+        offset += len(chunk)
+    return hasher.hexdigest()

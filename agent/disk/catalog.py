@@ -1,0 +1,297 @@
+"""The index over snapshots and file states: SQLite, shared by daemon and commands, and allowed to be lost.
+
+Paths are stored as the bytes they are on disk; times as milliseconds since 1970 in UTC.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from agent.core.errors import FormatVersionError
+from agent.core.model import CaptureMode, FileState, Grade, Ownership, Reason, Shape, Signature, Snapshot
+from agent.disk.atomic import rename_over
+from agent.disk.staging import open_root
+
+CATALOG_NAME = "catalog.sqlite3"
+FORMAT_VERSION = 1
+_BUSY_WAIT_S = 10.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS files(
+    rel BLOB PRIMARY KEY, grade TEXT NOT NULL, since INTEGER NOT NULL,
+    inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
+    digest TEXT NOT NULL, shape_size INTEGER, root TEXT, records INTEGER,
+    uid INTEGER, gid INTEGER, perm INTEGER, capture_mode TEXT,
+    last_good INTEGER, last_snapshot INTEGER,
+    heals INTEGER NOT NULL, healed INTEGER, gave_up INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS snapshots(
+    rel BLOB NOT NULL, taken INTEGER NOT NULL, name BLOB NOT NULL UNIQUE, digest TEXT NOT NULL,
+    size INTEGER NOT NULL, stored INTEGER NOT NULL, grade TEXT NOT NULL, reason TEXT NOT NULL,
+    root TEXT, records INTEGER, pinned INTEGER NOT NULL, doomed INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY(rel, taken, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS snapshots_by_grade ON snapshots(grade, stored);
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_FILE_COLUMNS = (
+    "rel, grade, since, inode, size, mtime_ns, ctime_ns, digest, shape_size, root, records, uid, gid, perm, "
+    "capture_mode, last_good, last_snapshot, heals, healed, gave_up"
+)
+_SNAPSHOT_COLUMNS = "rel, taken, name, digest, size, stored, grade, reason, root, records, pinned"
+
+
+class Catalog:
+    """One open catalog; its methods may be called from several threads."""
+
+    def __init__(self, state_dir: str) -> None:
+        """Open or create it.
+
+        Raises:
+            sqlite3.DatabaseError: it is damaged; set it aside and rebuild.
+            FormatVersionError: a newer backup-agent wrote it.
+        """
+        self.path = os.path.join(state_dir, CATALOG_NAME)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(self.path, timeout=_BUSY_WAIT_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > FORMAT_VERSION:
+            raise FormatVersionError(
+                f"{self.path}: written in format {version}, this program knows formats up to {FORMAT_VERSION}",
+                hint="run the newer backup-agent that wrote it, or give this one another state_dir",
+            )
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")  # the newest rows may be lost: files and journal hold them
+        self._db.execute("PRAGMA cache_size=-1024")
+        with self.transaction():
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes made in the block are there together, or none is."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def is_whole(self) -> bool:
+        """Whether SQLite finds nothing wrong with the file."""
+        with self._lock:
+            return bool(self._db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+
+    # data files
+
+    def file(self, rel: str) -> FileState | None:
+        rows = self._read(f"SELECT {_FILE_COLUMNS} FROM files WHERE rel=?", (os.fsencode(rel),))
+        return _file_state(rows[0]) if rows else None
+
+    def files(self, after: str | None = None, limit: int = -1) -> list[FileState]:
+        """Return up to `limit` file states in the order of their paths, those after `after`."""
+        where, values = ("WHERE rel > ?", [os.fsencode(after)]) if after is not None else ("", [])
+        rows = self._read(f"SELECT {_FILE_COLUMNS} FROM files {where} ORDER BY rel LIMIT ?", (*values, limit))
+        return [_file_state(row) for row in rows]
+
+    def signature(self, rel: str) -> tuple[Grade, Signature | None] | None:
+        """Return grade and signature of the last state looked at: all that a rescan needs."""
+        rows = self._read("SELECT grade, inode, size, mtime_ns, ctime_ns FROM files WHERE rel=?", (os.fsencode(rel),))
+        return (Grade(rows[0][0]), _signature(rows[0][1:5])) if rows else None
+
+    def save_files(self, states: Iterable[FileState]) -> None:
+        marks = ",".join("?" * 20)
+        with self.transaction():
+            self._db.executemany(f"INSERT OR REPLACE INTO files({_FILE_COLUMNS}) VALUES({marks})", map(_file_row, states))
+
+    def forget_file(self, rel: str) -> None:
+        with self.transaction():
+            self._db.execute("DELETE FROM files WHERE rel=?", (os.fsencode(rel),))
+
+    def count_files(self) -> dict[Grade, int]:
+        return {Grade(grade): count for grade, count in self._read("SELECT grade, count(*) FROM files GROUP BY grade")}
+
+    # snapshots
+
+    def snapshots(self, rel: str) -> list[Snapshot]:
+        """Return the snapshots of `rel`, newest first."""
+        sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE rel=? AND doomed=0 ORDER BY taken DESC, name DESC"
+        return [_snapshot(row) for row in self._read(sql, (os.fsencode(rel),))]
+
+    def newest(self, rel: str, grade: Grade | None = None) -> Snapshot | None:
+        where, values = (" AND grade=?", [grade.value]) if grade else ("", [])
+        sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE rel=? AND doomed=0{where} ORDER BY taken DESC LIMIT 1"
+        rows = self._read(sql, (os.fsencode(rel), *values))
+        return _snapshot(rows[0]) if rows else None
+
+    def snapshot_named(self, name: str) -> Snapshot | None:
+        rows = self._read(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE name=? AND doomed=0", (os.fsencode(name),))
+        return _snapshot(rows[0]) if rows else None
+
+    def all_snapshots(self, page: int = 1000) -> Iterator[Snapshot]:
+        """Yield every snapshot in the order of paths and times, a page at a time."""
+        sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE (rel, taken, name) > (?, ?, ?) AND doomed=0 ORDER BY rel, taken, name LIMIT ?"
+        last: tuple[bytes, int, bytes] = (b"", -(2**62), b"")
+        while rows := self._read(sql, (*last, page)):
+            yield from map(_snapshot, rows)
+            last = (rows[-1][0], rows[-1][1], rows[-1][2])
+
+    def oldest_first(self) -> Iterator[Snapshot]:
+        """Yield every snapshot by age, for thinning."""
+        sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE doomed=0 ORDER BY taken, name"
+        for row in self._read(sql):
+            yield _snapshot(row)
+
+    def add_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
+        marks = ",".join("?" * 11)
+        with self.transaction():
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO snapshots({_SNAPSHOT_COLUMNS}) VALUES({marks})", map(_snapshot_row, snapshots)
+            )
+
+    def doom(self, snapshots: Sequence[Snapshot]) -> None:
+        """Say that these files are about to be deleted by us, so that a crash in between looks like no loss."""
+        with self.transaction():
+            self._db.executemany("UPDATE snapshots SET doomed=1 WHERE name=?", [(os.fsencode(s.name),) for s in snapshots])
+
+    def doomed(self) -> list[Snapshot]:
+        return [_snapshot(row) for row in self._read(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE doomed=1")]
+
+    def remove_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
+        with self.transaction():
+            self._db.executemany("DELETE FROM snapshots WHERE name=?", [(os.fsencode(s.name),) for s in snapshots])
+
+    def pin(self, name: str, *, pinned: bool) -> None:
+        with self.transaction():
+            self._db.execute("UPDATE snapshots SET pinned=? WHERE name=?", (int(pinned), os.fsencode(name)))
+
+    def count_snapshots(self) -> tuple[dict[Grade, int], int]:
+        """Return how many snapshots there are by grade, and the bytes they take on disk."""
+        rows = self._read("SELECT grade, count(*), sum(stored) FROM snapshots WHERE doomed=0 GROUP BY grade")
+        return {Grade(grade): count for grade, count, _ in rows}, sum(stored or 0 for _, _, stored in rows)
+
+    # notes about the folder itself
+
+    def note(self, key: str) -> str | None:
+        rows = self._read("SELECT value FROM meta WHERE key=?", (key,))
+        return str(rows[0][0]) if rows else None
+
+    def set_note(self, key: str, value: str) -> None:
+        with self.transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta(key, value) VALUES(?, ?)", (key, value))
+
+    def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]  # rows are cast where they become values
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+
+def set_aside(state_dir: str, stamp: str) -> str:
+    """A damaged catalog no longer stands in the way; return where it is kept."""
+    kept = f"{CATALOG_NAME}.damaged-{stamp}"
+    folder_fd = open_root(state_dir)
+    try:
+        for ending in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                rename_over(folder_fd, CATALOG_NAME + ending, folder_fd, kept + ending)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{CATALOG_NAME}-shm", dir_fd=folder_fd)
+    finally:
+        os.close(folder_fd)
+    return os.path.join(state_dir, kept)
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else (moment - _EPOCH) // _MILLISECOND
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else _EPOCH + ms * _MILLISECOND
+
+
+def _signature(row: Sequence[int | None]) -> Signature | None:
+    inode, size, mtime_ns, ctime_ns = row
+    if inode is None or size is None or mtime_ns is None or ctime_ns is None:
+        return None
+    return Signature(inode, size, mtime_ns, ctime_ns)
+
+
+def _file_row(state: FileState) -> tuple[object, ...]:
+    s, shape, own = state.signature, state.shape, state.ownership
+    return (
+        os.fsencode(state.rel), state.grade.value, _ms(state.since),
+        *((s.inode, s.size_bytes, s.mtime_ns, s.ctime_ns) if s else (None,) * 4),
+        state.digest, *((shape.size_bytes, shape.root, shape.records) if shape else (None,) * 3),
+        *((own.uid, own.gid, own.mode) if own else (None,) * 3),
+        state.mode.value if state.mode else None, _ms(state.last_good_at), _ms(state.last_snapshot_at),
+        state.heals, _ms(state.healed_at), int(state.gave_up),
+    )  # fmt: skip
+
+
+def _file_state(row: Sequence) -> FileState:  # type: ignore[type-arg]  # a row of SQLite
+    since = _moment(row[2])
+    assert since is not None
+    return FileState(
+        rel=os.fsdecode(row[0]),
+        grade=Grade(row[1]),
+        since=since,
+        signature=_signature(row[3:7]),
+        digest=row[7],
+        shape=Shape(row[8], row[9], row[10]) if row[9] is not None else None,
+        ownership=Ownership(row[11], row[12], row[13]) if row[11] is not None else None,
+        mode=CaptureMode(row[14]) if row[14] else None,
+        last_good_at=_moment(row[15]),
+        last_snapshot_at=_moment(row[16]),
+        heals=row[17],
+        healed_at=_moment(row[18]),
+        gave_up=bool(row[19]),
+    )
+
+
+def _snapshot_row(snapshot: Snapshot) -> tuple[object, ...]:
+    shape = snapshot.shape
+    return (
+        os.fsencode(snapshot.rel), _ms(snapshot.taken_at), os.fsencode(snapshot.name), snapshot.digest,
+        snapshot.size_bytes, snapshot.stored_bytes, snapshot.grade.value, snapshot.reason.value,
+        *((shape.root, shape.records) if shape else (None, None)), int(snapshot.pinned),
+    )  # fmt: skip
+
+
+def _snapshot(row: Sequence) -> Snapshot:  # type: ignore[type-arg]  # a row of SQLite
+    taken_at = _moment(row[1])
+    assert taken_at is not None
+    return Snapshot(
+        rel=os.fsdecode(row[0]),
+        taken_at=taken_at,
+        name=os.fsdecode(row[2]),
+        digest=row[3],
+        size_bytes=row[4],
+        stored_bytes=row[5],
+        grade=Grade(row[6]),
+        reason=Reason(row[7]),
+        shape=Shape(row[4], row[8], row[9]) if row[8] is not None else None,
+        pinned=bool(row[10]),
+    )

@@ -1,0 +1,82 @@
+"""How a snapshot's bytes stand on disk: plain, or in a form that `gunzip` and `zstd -d` open.
+
+Sources: RFC 1952 (gzip), RFC 8878 (zstd; the frame carries a checksum).  Modules are loaded when first needed.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import IO, Any, cast
+
+_ZSTD_LEVEL = 3
+_GZIP_LEVEL = 6
+
+
+class Compression(StrEnum):
+    """The configured form of new snapshots; each snapshot's own form is told by its name."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+    @property
+    def suffix(self) -> str:
+        return {"none": "", "gzip": ".gz", "zstd": ".zst"}[self.value]
+
+
+@contextmanager
+def open_writer(fd: int, compression: Compression) -> Iterator[IO[bytes]]:
+    """Lend a stream whose bytes arrive in `fd`, compressed; all of them have when the block ends.  `fd` stays open."""
+    with os.fdopen(os.dup(fd), "wb") as raw:
+        if compression is Compression.NONE:
+            yield raw
+        elif compression is Compression.GZIP:
+            import gzip
+
+            with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as packed:
+                yield cast(IO[bytes], packed)
+        else:
+            zstd = _zstd()
+            parameter = zstd.CompressionParameter
+            options = {parameter.compression_level: _ZSTD_LEVEL, parameter.checksum_flag: 1}
+            with zstd.ZstdFile(raw, "wb", options=options) as packed:
+                yield packed
+
+
+@contextmanager
+def open_reader(fd: int, suffix: str) -> Iterator[IO[bytes]]:
+    """Lend a stream of the plain bytes in `fd`, from its start.
+
+    Raises (while reading):
+        OSError, EOFError, zlib.error, ZstdError: see `DAMAGED`.
+    """
+    with os.fdopen(os.dup(fd), "rb") as raw:
+        raw.seek(0)
+        if suffix == ".gz":
+            import gzip
+
+            with gzip.GzipFile("", "rb", fileobj=raw) as plain:
+                yield cast(IO[bytes], plain)
+        elif suffix == ".zst":
+            with _zstd().ZstdFile(raw, "rb") as plain:
+                yield plain
+        else:
+            yield raw
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether `error` says that the compressed bytes are damaged, and not that the disk failed to give them."""
+    if isinstance(error, EOFError):
+        return True
+    name = type(error).__name__
+    return name in ("BadGzipFile", "ZstdError") or (name == "error" and type(error).__module__ == "zlib")
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd

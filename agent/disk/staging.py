@@ -1,0 +1,130 @@
+"""Temporary files of our own: whole before they get a name that anyone reads, swept when their maker died.
+
+Each is locked (flock) while in use, so that a sweep tells a leftover from the file of a command at work.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+from types import TracebackType
+
+from agent.core.naming import TEMP_PREFIX, TEMP_SUFFIX
+from agent.disk.atomic import rename_new, write_all
+from agent.disk.beneath import open_folder
+
+_PART_SUFFIX = f".part{TEMP_SUFFIX}"
+FOLDER_MODE = 0o700
+
+
+class StagedFile:
+    """One temporary file; `name` is relative to its folder, `fd` is open for reading and writing."""
+
+    def __init__(self, folder: "StagingFolder", name: str, fd: int) -> None:
+        self.folder = folder
+        self.name = name
+        self.fd = fd
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.folder.path, self.name)
+
+    def write(self, data: bytes | memoryview) -> None:
+        write_all(self.fd, data)
+
+    def mark_complete(self) -> None:
+        """The name no longer says "part": from here on it may come to hold bytes of the bot."""
+        whole = self.name.removesuffix(_PART_SUFFIX) + TEMP_SUFFIX
+        rename_new(self.folder.fd, self.name, self.folder.fd, whole)
+        self.name = whole
+
+    def close(self) -> None:
+        """Let the file go; it stays under whatever name it has."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def discard(self) -> None:
+        """The file is gone, if it still has its temporary name."""
+        self.close()
+        try:
+            os.unlink(self.name, dir_fd=self.folder.fd)
+        except FileNotFoundError:
+            pass
+
+
+class StagingFolder:
+    """A folder for temporary files, open for the length of a `with` block; it is made when missing."""
+
+    def __init__(self, path: str, *, below: str | None = None) -> None:
+        """`below`: a folder of `path` to use instead of `path` itself, reached without following a link."""
+        self._root = path
+        self._below = below or ""
+        self.path = os.path.join(path, below) if below else path
+        self.fd = -1
+
+    def __enter__(self) -> "StagingFolder":
+        root_fd = open_root(self._root, create=True)
+        try:
+            self.fd = open_folder(root_fd, self._below, create_mode=FOLDER_MODE)
+        finally:
+            os.close(root_fd)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
+    def create(self) -> StagedFile:
+        """Return a new empty file, mode 0600, locked against a sweep until closed."""
+        name = f"{TEMP_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=self.fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return StagedFile(self, name, fd)
+
+    def leftovers(self) -> list[str]:
+        """Return the names of temporary files of ours that no process is working on, sorted."""
+        own = [entry for entry in sorted(os.listdir(self.fd)) if _is_own(entry)]
+        return [name for name in own if not self._is_in_use(name)]
+
+    def sweep_parts(self) -> list[str]:
+        """Delete leftovers that never were complete, return the names of the others: they may hold bytes of the bot."""
+        complete = []
+        for name in self.leftovers():
+            if name.endswith(_PART_SUFFIX):
+                os.unlink(name, dir_fd=self.fd)
+            else:
+                complete.append(name)
+        return complete
+
+    def _is_in_use(self, name: str) -> bool:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return True
+            if error.errno == errno.ELOOP:
+                return False
+            raise
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+
+def _is_own(name: str) -> bool:
+    return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
+
+
+def open_root(path: str, *, create: bool = False) -> int:
+    """Return a descriptor of the folder `path`; with `create` it and its parents are made when missing.
+
+    The path up to here is the operator's choice and may lead through links; nothing below it may.
+    """
+    if create:
+        os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,188 @@
+"""What daemon and commands work with: one config, and the open store, catalog, journal and locks it names."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Protocol
+
+from agent.config import Config, FileRule
+from agent.core.decide import HealPolicy
+from agent.core.errors import FormatVersionError
+from agent.core.guard import SuspectThresholds
+from agent.core.model import Grade
+from agent.core.naming import format_stamp, next_stamp
+from agent.core.retention import RetentionPolicy
+from agent.disk.catalog import FORMAT_VERSION, Catalog, set_aside
+from agent.disk.codec import Compression
+from agent.disk.journal import Journal
+from agent.disk.lock import FileLocks
+from agent.disk.staging import StagingFolder, open_root
+from agent.disk.store import Store
+
+
+class Clock(Protocol):
+    """Two clocks: `utc` for stamps, `monotonic` (seconds) for waiting."""
+
+    def utc(self) -> datetime: ...
+
+    def monotonic(self) -> float: ...
+
+
+class SystemClock:
+    """The clocks of the machine."""
+
+    def utc(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+
+@dataclass(slots=True)
+class Workspace:
+    """Everything one process needs to work on one data folder.
+
+    `catalog_was_lost` tells that the catalog had to be begun anew and must be rebuilt from the files.
+    """
+
+    config: Config
+    clock: Clock
+    journal: Journal
+    store: Store
+    catalog: Catalog
+    locks: FileLocks
+    catalog_was_lost: str | None = None
+
+    @classmethod
+    def open(cls, config: Config, clock: Clock) -> "Workspace":
+        """Open the folders of `config`, making those that are our own.
+
+        Raises:
+            FormatVersionError: a newer backup-agent wrote the folder; nothing was changed.
+            OSError: a folder cannot be made or opened.
+        """
+        os.close(open_root(config.backup_dir, create=True))
+        os.close(open_root(config.state_dir, create=True))
+        _agree_on_format(config.state_dir)
+        journal = Journal(config.state_dir)
+        catalog, lost = _open_catalog(config.state_dir, clock)
+        store = Store(config.backup_dir, journal, Compression(config.backup.compression))
+        return cls(config, clock, journal, store, catalog, FileLocks(config.state_dir), lost)
+
+    def adopt_config(self, config: Config) -> None:
+        """Work by `config` from now on; its folders are those of the old one."""
+        self.config = config
+        self.store = Store(config.backup_dir, self.journal, Compression(config.backup.compression))
+
+    def close(self) -> None:
+        self.catalog.close()
+
+    @contextmanager
+    def data_root(self) -> Iterator[int]:
+        """Lend a descriptor of `data_dir`; held only while needed, so that it can be unmounted.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: it is not there.
+        """
+        fd = open_root(self.config.data_dir)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def live_staging(self, root_fd: int, rel: str) -> StagingFolder:
+        """Return a folder for files that are to take the place of `rel`: `temp_dir`, or else the folder of `rel`.
+
+        The second is for a file on another file system than `temp_dir`: an exchange cannot cross.
+        """
+        folder = rel.rpartition("/")[0]
+        os.close(open_root(self.config.temp_dir, create=True))
+        live = os.stat(folder or ".", dir_fd=root_fd, follow_symlinks=False)
+        if os.stat(self.config.temp_dir).st_dev == live.st_dev:
+            return StagingFolder(self.config.temp_dir)
+        return StagingFolder(self.config.data_dir, below=folder)
+
+    def stamp(self, rel: str) -> datetime:
+        """Return the time for the next copy of `rel`: now, or just after its newest one."""
+        newest = self.catalog.newest(rel)
+        return next_stamp(self.clock.utc(), newest.taken_at if newest else None)
+
+    def heal_policy(self, rule: FileRule) -> HealPolicy:
+        recovery = self.config.recovery
+        return HealPolicy(
+            rule.on_corrupt,
+            rule.on_invalid,
+            rule.on_missing,
+            recovery.heal_attempts,
+            timedelta(seconds=recovery.clobber_window_s),
+        )
+
+    def retention_policy(self) -> RetentionPolicy:
+        keep = self.config.backup.retention
+        return RetentionPolicy(
+            keep_last=keep.keep_last,
+            keep_intervals=keep.keep_intervals,
+            interval=timedelta(seconds=self.config.backup.interval_s),
+            keep_within=_span(keep.keep_within_s),
+            keep_hourly=keep.keep_hourly,
+            keep_daily=keep.keep_daily,
+            keep_weekly=keep.keep_weekly,
+            keep_monthly=keep.keep_monthly,
+            keep_yearly=keep.keep_yearly,
+            minimum_good=keep.minimum_good,
+            keep_deleted=_span(keep.keep_deleted_s),
+        )
+
+
+def suspect_thresholds(rule: FileRule) -> SuspectThresholds:
+    """Return when a file under `rule` counts as collapsed."""
+    wish = rule.suspect
+    return SuspectThresholds(wish.enabled, wish.min_fraction, wish.min_records, wish.min_bytes)
+
+
+HELD_GRADES = frozenset({Grade.SUSPECT, Grade.INVALID, Grade.CORRUPT, Grade.MISSING, Grade.UNREADABLE})
+
+
+def _span(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _agree_on_format(state_dir: str) -> None:
+    """The folder's format is one this program knows; a new folder is marked with ours."""
+    path = os.path.join(state_dir, "format")
+    try:
+        with open(path, encoding="ascii", errors="replace") as stream:
+            text = stream.read(16).strip()
+    except FileNotFoundError:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, f"{FORMAT_VERSION}\n".encode())
+        finally:
+            os.close(fd)
+        return
+    if text.isdigit() and int(text) > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{path}: the backup folder is in format {text}, this program knows formats up to {FORMAT_VERSION}",
+            hint="run the newer backup-agent that wrote it, or choose another backup_dir",
+        )
+
+
+def _open_catalog(state_dir: str, clock: Clock) -> tuple[Catalog, str | None]:
+    """Return the catalog, and where a damaged one was set aside (or "missing") when it had to be begun anew."""
+    is_new = not os.path.exists(os.path.join(state_dir, "catalog.sqlite3"))
+    try:
+        catalog = Catalog(state_dir)
+        if catalog.note("clean") == "yes" or catalog.is_whole():
+            return catalog, "missing" if is_new else None
+        catalog.close()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        pass
+    now = clock.utc()
+    kept = set_aside(state_dir, format_stamp(now.replace(microsecond=now.microsecond // 1000 * 1000)))
+    return Catalog(state_dir), kept
