@@ -1,1 +1,35 @@
 """Bytes in, `CheckResult` out; one module per format."""
+
+import os
+from pathlib import Path
+
+from agent.checks.json_format import check_json
+from agent.core.model import CheckResult, CheckSpec
+
+CHILD_ABOVE_BYTES = 4 << 20
+CHILD_TIMEOUT_S = 120.0
+
+
+def check(
+    content: bytes | os.PathLike[str],
+    spec: CheckSpec,
+    *,
+    child_above_bytes: int = CHILD_ABOVE_BYTES,
+    child_timeout_s: float = CHILD_TIMEOUT_S,
+) -> CheckResult:
+    """Return the grade of captured bytes, with places a person can find and, where they parse, their shape.
+
+    A path names a private copy, which nobody else writes: it may be mapped.  More than `child_above_bytes` are
+    checked in a child process, so that this one neither grows nor stalls nor dies with a parser.  Grades: good,
+    suspect (`Parser.NODE` alone: invalid UTF-8, which Node reads with losses), invalid, corrupt, and unreadable for
+    what no judge can decide.  Problems and warnings are few, and quote no data.
+
+    Raises:
+        OSError: the private copy cannot be read; that says nothing about the data.
+    """
+    size_bytes = len(content) if isinstance(content, bytes) else os.stat(content).st_size
+    if size_bytes > child_above_bytes:
+        from agent.checks.child import check_in_child
+
+        return check_in_child(content, spec, timeout_s=child_timeout_s)
+    return check_json(content if isinstance(content, bytes) else Path(content).read_bytes(), spec)

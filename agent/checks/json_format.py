@@ -1,0 +1,138 @@
+"""JSON, judged with the eyes of the program that will read it.
+
+The fast parser looks first.  It rejects some texts that Node and Python read, so its rejection counts only when the
+exact judges agree: the standard parser for texts of ordinary size, and always the one that has no limits.
+"""
+
+import codecs
+import json
+from typing import NoReturn
+
+import msgspec
+
+from agent.checks.json_schema import schema_grade
+from agent.checks.json_warnings import find_warnings
+from agent.checks.text_place import line_and_column
+from agent.core.json_text import Document, Flaw, first_token, read_document, root_type
+from agent.core.model import CheckResult, CheckSpec, Grade, Parser, Problem, Shape
+from agent.core.problem import ProblemKind
+
+_CHUNK_BYTES = 1 << 18
+_STANDARD_MAX_BYTES = 4 << 20  # the standard parser builds the whole document, many times the size of its text
+
+# Members are found but not decoded.
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_SCALAR = msgspec.json.Decoder(msgspec.Raw)
+
+
+def check_json(content: bytes | memoryview, spec: CheckSpec) -> CheckResult:
+    """Return the grade of `content` for `spec.parser`: good, suspect, invalid, corrupt or unreadable.
+
+    Suspect is a text with invalid UTF-8 for Node alone: Node reads it and loses characters.  No message quotes data.
+    """
+    text, flaw, losses = _as_utf8(content, spec.parser)
+    found = flaw or _judge(text, spec.parser)
+    if isinstance(found, Flaw):
+        return CheckResult(Grade.CORRUPT, problems=(_located(text, found),))
+    shape = Shape(len(content), found.root, found.records)
+    grade = Grade.SUSPECT if losses else Grade.GOOD
+    if spec.schema is not None:
+        by_schema, problems = schema_grade(text, spec.schema)
+        if by_schema is not Grade.GOOD:
+            return CheckResult(by_schema, shape, losses + problems)
+    return CheckResult(grade, shape, losses, () if losses else find_warnings(text))
+
+
+def _as_utf8(
+    content: bytes | memoryview, parser: Parser
+) -> tuple[bytes | memoryview, Flaw | None, tuple[Problem, ...]]:
+    """Return the text as `parser` decodes it, in UTF-8; the flaw that keeps it from that; what it loses on the way."""
+    head = bytes(content[:4])
+    encoding = json.detect_encoding(head) if any(head) else "utf-8"  # NUL bytes alone are nobody's text
+    if parser is Parser.PYTHON:
+        return *_as_python_decodes(content, encoding), ()
+    if head.startswith(codecs.BOM_UTF8):
+        return content, Flaw(ProblemKind.BOM, "the text begins with a byte order mark", 0), ()
+    if encoding.startswith("utf-16") and len(content) > 1:
+        return content, Flaw(ProblemKind.UTF16, "the text is UTF-16, not UTF-8", 0), ()
+    offset = _first_invalid(content, "strict")
+    if offset is None:
+        return content, None, ()
+    flaw = Flaw(ProblemKind.ENCODING, "bytes that are not UTF-8", offset)
+    if parser is Parser.STRICT:
+        return content, flaw, ()
+    lossy = str(content, "utf-8", "replace").encode()
+    return lossy, None, (_located(content, flaw),)
+
+
+def _as_python_decodes(content: bytes | memoryview, encoding: str) -> tuple[bytes | memoryview, Flaw | None]:
+    if encoding.startswith("utf-8"):
+        text = content[3:] if encoding == "utf-8-sig" else content
+        offset = _first_invalid(text, "surrogatepass")
+        return text, None if offset is None else Flaw(ProblemKind.ENCODING, "bytes that are not UTF-8", offset)
+    try:
+        return str(content, encoding, "surrogatepass").encode("utf-8", "surrogatepass"), None
+    except UnicodeDecodeError:
+        return content, Flaw(ProblemKind.ENCODING, "looks like UTF-16 or UTF-32, and is not", 0)
+
+
+def _first_invalid(text: bytes | memoryview, errors: str) -> int | None:
+    """Return where the first bytes stand that are no UTF-8; decodes in pieces, so memory stays flat."""
+    view, at = memoryview(text), 0
+    while at < len(view):
+        piece = view[at : at + _CHUNK_BYTES]
+        try:
+            at += codecs.utf_8_decode(piece, errors, at + len(piece) == len(view))[1]
+        except UnicodeDecodeError as error:
+            return at + error.start
+    return None
+
+
+def _judge(text: bytes | memoryview, parser: Parser) -> Document | Flaw:
+    fast = _fast(text)
+    if fast is not None:
+        return fast
+    if len(text) <= _STANDARD_MAX_BYTES:
+        standard = _standard(text, parser)
+        if standard is not None:
+            return standard
+    return read_document(text, constants=parser is Parser.PYTHON)
+
+
+def _fast(text: bytes | memoryview) -> Document | None:
+    """Return the document, or None when the fast parser will not have it."""
+    start = first_token(text)
+    if start == len(text):
+        return None
+    root = root_type(text[start])
+    records = None
+    try:
+        if root == "object":
+            records = len(_OBJECT.decode(text))
+        elif root == "array":
+            records = len(_ARRAY.decode(text))
+        else:
+            _SCALAR.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return Document(root, records, len(text))
+
+
+def _standard(text: bytes | memoryview, parser: Parser) -> Document | None:
+    """Return the document, or None when the standard parser rejects it or gives up.  Numbers are not converted."""
+    constant = len if parser is Parser.PYTHON else _refuse_constant
+    try:
+        value = json.loads(str(text, "utf-8", "surrogatepass"), parse_int=len, parse_float=len, parse_constant=constant)
+    except (ValueError, RecursionError):
+        return None
+    records = len(value) if isinstance(value, dict | list) else None
+    return Document(root_type(text[first_token(text)]), records, len(text))
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError
+
+
+def _located(text: bytes | memoryview, flaw: Flaw) -> Problem:
+    return Problem(flaw.kind, flaw.message, *line_and_column(text, flaw.offset))

@@ -1,0 +1,185 @@
+"""The last judge of a JSON text: it follows RFC 8259 to the byte, at any depth, and builds nothing.
+
+Other parsers give up on some texts that Node or Python read: beyond a depth, beyond a number of digits, at an escaped
+half of a surrogate pair.  This one keeps one byte per open bracket and converts no number, so whatever it rejects is
+wrong for everybody.  It looks at bytes and takes every byte above 0x7f inside a string as it is: whether the text is
+UTF-8 is another question, asked elsewhere.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+from agent.core.problem import ProblemKind
+
+WHITESPACE = b" \t\n\r"
+
+_WS = rb"[ \t\n\r]*+"
+_OPEN_STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+'
+_STRING = _OPEN_STRING + rb'"'
+_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
+_SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
+_CONSTANT = rb"NaN|-?Infinity"
+
+_next_token = re.compile(_WS).match
+_open_string = re.compile(_OPEN_STRING).match
+_cut_escape = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z").match
+_cut_word = re.compile(rb"(?:t|tr|tru|f|fa|fal|fals|n|nu|nul|-|\.|[eE][+-]?)\Z").match
+_constant = re.compile(_CONSTANT).match
+_scalar = re.compile(_SCALAR).match
+_scalar_or_constant = re.compile(rb"(?:" + _SCALAR + rb"|" + _CONSTANT + rb")").match
+_key = re.compile(_WS + rb"(" + _STRING + rb")" + _WS + rb":").match
+_key_string = re.compile(_STRING).match
+# Whole stretches of plain members are swallowed at once: most of a document, several times faster.
+_OBJECT, _ARRAY = ord("{"), ord("[")
+_plain_members = {
+    _OBJECT: re.compile(rb"(?:" + _WS + _STRING + _WS + rb":" + _WS + _SCALAR + _WS + rb",)*+").match,
+    _ARRAY: re.compile(rb"(?:" + _WS + _SCALAR + _WS + rb",)*+").match,
+}
+_CLOSER = {_OBJECT: ord("}"), _ARRAY: ord("]")}
+_COMMA, _QUOTE = ord(","), ord('"')
+
+_ROOTS = {_OBJECT: "object", _ARRAY: "array", _QUOTE: "string", ord("t"): "boolean", ord("f"): "boolean"}
+_ROOTS[ord("n")] = "null"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A complete document: it ends before `end_offset`; `records` counts the distinct members of its root."""
+
+    root: str
+    records: int | None
+    end_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """The first place where a text stops being JSON.  `message` quotes none of it."""
+
+    kind: ProblemKind
+    message: str
+    offset: int
+
+
+def root_type(first_byte: int) -> str:
+    """Return the type of the value that begins with `first_byte`: object, array, string, number, boolean or null."""
+    return _ROOTS.get(first_byte, "number")
+
+
+def first_token(text: bytes | memoryview, offset: int = 0) -> int:
+    """Return where the first byte that is not white space stands, at or after `offset`; the length if none does."""
+    return _end(_next_token(text, offset))
+
+
+def read_document(text: bytes | memoryview, *, constants: bool = False) -> Document | Flaw:
+    """Return the one document that fills the whole text, or the first flaw.
+
+    `constants` also admits NaN, Infinity and -Infinity, which Python writes and reads.
+    """
+    if first_token(text) == len(text):
+        message = "there is nothing but white space" if text else "the file is empty"
+        return Flaw(ProblemKind.EMPTY, message, len(text))
+    found = read_first_document(text, constants=constants)
+    if isinstance(found, Flaw):
+        return found
+    rest = first_token(text, found.end_offset)
+    if rest == len(text):
+        return found
+    if text[rest] == 0:
+        return Flaw(ProblemKind.NUL, "a NUL byte follows the document", rest)
+    return Flaw(ProblemKind.TRAILING_DATA, "more text follows the complete document", rest)
+
+
+def read_first_document(text: bytes | memoryview, offset: int = 0, *, constants: bool = False) -> Document | Flaw:
+    """Return the document that begins at `offset` or after white space, whatever follows it, or the first flaw."""
+    scalar = _scalar_or_constant if constants else _scalar
+    start = at = first_token(text, offset)
+    open_brackets = bytearray()
+    count, keys = 0, set[bytes]()  # of the root alone
+    while True:
+        # A member is due; outside every bracket that is the root itself.
+        if open_brackets:
+            if len(open_brackets) > 1:
+                at = _end(_plain_members[open_brackets[-1]](text, at))
+            count += len(open_brackets) == 1
+            if open_brackets[-1] == _OBJECT:
+                key = _key(text, at)
+                if key is None:
+                    return _flawed_key(text, first_token(text, at))
+                if len(open_brackets) == 1:
+                    keys.add(_plain_key(key.group(1)))
+                at = key.end()
+            at = first_token(text, at)
+        value = scalar(text, at)
+        if value is not None:
+            at = value.end()
+        elif at < len(text) and text[at] in _CLOSER:
+            open_brackets.append(text[at])
+            at += 1
+            if not _closes(text, first_token(text, at), open_brackets):
+                continue
+        else:
+            return _flaw(text, at, "a value is missing here")
+        after = _after_value(text, at, open_brackets)
+        if isinstance(after, Flaw):
+            return after
+        at = after
+        if not open_brackets:
+            root = root_type(text[start])
+            return Document(root, {"object": len(keys), "array": count}.get(root), at)
+
+
+def _after_value(text: bytes | memoryview, at: int, open_brackets: bytearray) -> int | Flaw:
+    """Close what is closed after a value, and return where the next member or the end of the document is."""
+    while open_brackets:
+        at = first_token(text, at)
+        if at < len(text) and text[at] == _COMMA:
+            return at + 1
+        if not _closes(text, at, open_brackets):
+            return _flaw(text, at, "a comma or a closing bracket is missing here")
+        open_brackets.pop()
+        at += 1
+    return at
+
+
+def _closes(text: bytes | memoryview, at: int, open_brackets: bytearray) -> bool:
+    return at < len(text) and text[at] == _CLOSER[open_brackets[-1]]
+
+
+def _flawed_key(text: bytes | memoryview, at: int) -> Flaw:
+    key = _key_string(text, at)
+    if key is None:
+        return _flaw(text, at, "a key in double quotes is missing here")
+    return _flaw(text, first_token(text, key.end()), "a colon is missing here")
+
+
+def _flaw(text: bytes | memoryview, at: int, message: str) -> Flaw:
+    """Name the flaw at `at` as closely as its neighbourhood allows."""
+    opened = _open_string(text, at)
+    if opened is not None:
+        at = opened.end()
+        if at < len(text) and _cut_escape(text, at):
+            at = len(text)
+        elif at < len(text):
+            message = "an escape is wrong here" if text[at] == ord("\\") else "a control character stands in a string"
+    elif _cut_word(text, at):
+        at = len(text)
+    if at == len(text):
+        return Flaw(ProblemKind.TRUNCATED, "the text ends in the middle of the document", at)
+    if text[at] == 0:
+        return Flaw(ProblemKind.NUL, "a NUL byte stands here", at)
+    if _constant(text, at):
+        return Flaw(ProblemKind.NOT_A_NUMBER, "NaN and Infinity are not JSON", at)
+    return Flaw(ProblemKind.SYNTAX, message, at)
+
+
+def _plain_key(raw: bytes) -> bytes:
+    """Return one spelling for all spellings of a key, so that equal keys count once."""
+    if b"\\" not in raw:
+        return raw
+    return b'"%b"' % str(json.loads(raw.decode("utf-8", "surrogatepass"))).encode("utf-8", "surrogatepass")
+
+
+def _end(match: re.Match[bytes] | None) -> int:
+    assert match is not None  # every such pattern also matches nothing at all
+    return match.end()
