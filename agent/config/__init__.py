@@ -12,13 +12,25 @@ from msgspec.structs import replace
 
 from agent.config.consistency import findings
 from agent.config.editor import config_json_schema
-from agent.config.model import Config, FileEntry, FileRule, Suspect
+from agent.config.model import Bot, Config, FileEntry, FileRule, Log, Metrics, Retention, Suspect
 from agent.config.reader import NodeReader
 from agent.config.schemas import load_schema
 from agent.config.source import SIZE_MAX_BYTES, ConfigProblem, InvalidConfigError, compose
 from agent.core.errors import ConfigError
 
-__all__ = ["Config", "ConfigProblem", "FileRule", "InvalidConfigError", "Suspect", "config_json_schema", "load_config"]
+__all__ = [
+    "Bot",
+    "Config",
+    "ConfigProblem",
+    "FileRule",
+    "InvalidConfigError",
+    "Log",
+    "Metrics",
+    "Retention",
+    "Suspect",
+    "config_json_schema",
+    "load_config",
+]
 
 _OWN_FOLDERS = ("backup_dir", "temp_dir", "state_dir")
 

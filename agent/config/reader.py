@@ -105,13 +105,16 @@ class NodeReader:
             raise UnfitError("holds a NUL character", hint="remove it")
         if kind.unset_word and text == kind.unset_word:
             return None
-        value: Any = kind.parse(text)
+        value: Any = math.nan  # which no setting may be
         try:
-            value = msgspec.convert(value, kind.limited, strict=False)
-        except msgspec.ValidationError:
-            value = math.nan
+            value = msgspec.convert(kind.parse(text), kind.limited, strict=False)
+        except (msgspec.ValidationError, UnicodeEncodeError):  # the latter where no choice can hold a lone surrogate
+            pass
+        except UnfitError:
+            if text == node.value:
+                raise
         if isinstance(value, float) and not math.isfinite(value):
-            # As it stands in the file: what the environment filled in may be a secret.
+            # Shown as it stands in the file: what the environment filled in may be a secret.
             close = difflib.get_close_matches(text, kind.choices, 1)
             hint = f"did you mean {close[0]}?" if close else ""
             raise UnfitError(f"expected {kind.expected()}, got `{node.value}`", hint=hint)

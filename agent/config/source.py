@@ -20,6 +20,7 @@ from agent.core.errors import ConfigError
 SIZE_MAX_BYTES = 1024 * 1024
 DEPTH_MAX = 100
 NODES_MAX = 100_000  # after aliases are followed
+_PART_MAX = 400  # characters of one part of a problem's line
 
 _TAG = "tag:yaml.org,2002:"
 NULL, BOOL, INT, FLOAT, STR = (_TAG + kind for kind in ("null", "bool", "int", "float", "str"))
@@ -38,9 +39,15 @@ class ConfigProblem:
     hint: str = ""
 
     def __str__(self) -> str:
+        """One line, whatever the file holds."""
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        text = ": ".join(part for part in (place, self.key_path, self.message) if part)
-        return f"{text} ({self.hint})" if self.hint else text
+        text = ": ".join(_shortened(part) for part in (place, self.key_path, self.message) if part)
+        line = f"{text} ({self.hint})" if self.hint else text
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _PART_MAX else f"{text[:_PART_MAX]}..."
 
 
 class InvalidConfigError(ConfigError):

@@ -190,8 +190,9 @@ def test_variable_that_cannot_be_filled_in_is_a_problem(tmp_path: Path, text: st
     assert "${" in the_problem(tmp_path, f"data_dir: '{text}'\n").hint
 
 
-def test_value_from_the_environment_is_not_shown(tmp_path: Path) -> None:
-    problem = the_problem(tmp_path, "log: {level: '${TOKEN}'}\n", environ={"TOKEN": "s3cret"})
+@pytest.mark.parametrize("text", ["log: {level: '${TOKEN}'}\n", "watch: {debounce: '${TOKEN}'}\n"])
+def test_value_from_the_environment_is_not_shown(tmp_path: Path, text: str) -> None:
+    problem = the_problem(tmp_path, text, environ={"TOKEN": "s3cret"})
 
     assert "s3cret" not in str(problem)
     assert "${TOKEN}" in problem.message
@@ -277,6 +278,16 @@ def test_every_problem_is_told_at_once_one_a_line(tmp_path: Path) -> None:
     assert lines[1].startswith(f"{tmp_path}/config.yaml:2:19: watch.debounce: `5` has no unit (")
     assert caught.value.exit_code == 2
     assert "backup-agent config check" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ['"a\\nb\\ud800\\e": 1\n', 'log: {level: "x\\n\\udcffy"}\n', "log: {level: %s}\n" % ("x" * 100_000)]
+)
+def test_problem_is_one_short_printable_line(tmp_path: Path, text: str) -> None:
+    line = str(the_problem(tmp_path, text))
+
+    assert line.isprintable()
+    assert len(line) < 1000
 
 
 def test_contradiction_with_a_value_that_is_a_problem_itself_is_not_told(tmp_path: Path) -> None:
@@ -427,8 +438,11 @@ def test_missing_required_file_is_restored_unless_its_rule_says_not(tmp_path: Pa
 
 
 def test_name_that_is_not_utf8_finds_its_rule(tmp_path: Path) -> None:
-    config = load(tmp_path, "files: [{path: 'log?.json', parser: node}]\n")
+    config = load(
+        tmp_path, 'files: [{path: "log?.json", parser: node}, {path: "log\\udcfe.json", on_corrupt: alert}]\n'
+    )
 
+    assert config.rule_for(os.fsdecode(b"log\xfe.json")).on_corrupt == "alert"
     assert config.rule_for(os.fsdecode(b"log\xff.json")).check.parser is Parser.NODE
 
 
