@@ -284,7 +284,10 @@ def _foreign_time(label: str) -> datetime | None:
 
 
 def _is_made(name: str, rel: str, taken_at: datetime, kind: Kind, compression_suffix: str) -> bool:
-    return snapshot_name(rel, taken_at, kind, compression_suffix) == name
+    try:
+        return snapshot_name(rel, taken_at, kind, compression_suffix) == name
+    except ValueError:  # no data file can be called `rel`
+        return False
 
 
 def _parts(path: str) -> list[str]:

@@ -91,10 +91,10 @@ def test_a_retry_without_a_first_event_counts_from_when_it_is_due() -> None:
 
 def test_an_event_told_out_of_order_does_not_shorten_the_wait() -> None:
     files = settler()
-    files.note("a", 101.0)
-    files.note("a", 100.0)
+    for at in (101.0, 102.5, 100.0):
+        files.note("a", at)
 
-    assert files.next_due() == 103.0
+    assert files.next_due() == 104.5
 
 
 def test_a_dropped_file_is_never_due_and_may_come_back() -> None:
@@ -142,19 +142,15 @@ def test_files_come_in_the_order_in_which_they_were_due(rels: list[str]) -> None
 
 def test_the_queue_grows_with_the_files_that_wait_and_not_with_what_happens_to_them() -> None:
     files = settler()
-    for step in range(20_000):
+    files.note("first in the queue", 0.0)
+    for step in range(10_000):
         rel = f"f{step % 10}"
         files.note(rel, float(step))
-        files.next_due()
-        if step % 3 == 0:
-            files.retry(rel, at=float(-step), first_at=float(-step))
-        if step % 5 == 0:
-            files.drop(rel)
-        if step % 7 == 0:
-            files.due(float(step))
+        files.drop(rel)
+        files.retry(rel, at=-math.inf, first_at=float(-step))
 
     # The one look inside: memory is a promise that nothing outside shows.
-    assert len(files._queue) <= 2 * 10 + 64 + 1
+    assert len(files._queue) <= 2 * 11 + 64
 
 
 class SettlerAgainstItsDefinition(RuleBasedStateMachine):
