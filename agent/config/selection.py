@@ -7,8 +7,7 @@ included, so every wildcard matches those too.
 import re
 from collections.abc import Iterable, Sequence
 
-TEMP_PREFIX = "backup-agent-"
-TEMP_SUFFIX = ".tmp"
+from agent.core.naming import is_temp_name
 
 _WILDCARD = re.compile(r"[*?\[]")
 _TOKEN = re.compile(r"(?P<stars>\*+)|\[(?P<other>!?)(?P<set>\][^\]]*|[^\]]+)\]|.", re.DOTALL)
@@ -72,9 +71,7 @@ def _translate_part(part: str) -> str:
 
 def is_reserved(rel: str, folders: Iterable[str]) -> bool:
     """Say whether `rel` is one of our own temporary files, or lies in one of our own `folders`."""
-    name = rel.rpartition("/")[2]
-    temporary = name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
-    return temporary or any(rel.startswith(f"{folder}/") for folder in folders)
+    return is_temp_name(rel) or any(rel.startswith(f"{folder}/") for folder in folders)
 
 
 class Selection:
