@@ -68,6 +68,8 @@ def _content(request: Mapping[str, str | None]) -> bytes | memoryview:
     if path is None:
         return sys.stdin.buffer.read()
     with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return b""  # nothing cannot be mapped
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 

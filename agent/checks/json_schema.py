@@ -4,7 +4,6 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -20,6 +19,8 @@ DEPTH_MAX = 512
 PROBLEMS_MAX = 20
 _VALIDATORS_MAX = 64
 _MESSAGE_MAX = 200
+_DIGITS_MAX = 4300  # int() and the validator refuse, or ignore, longer ones
+_HUGE: int = 10 ** (_DIGITS_MAX - 1)
 # Their messages name keys of the data, which no mask covers.
 _KEYWORDS_QUOTING_KEYS = {"additionalProperties", "unevaluatedProperties", "propertyNames"}
 
@@ -30,7 +31,7 @@ def schema_grade(text: bytes | memoryview, schema: Mapping[str, object]) -> tupl
     Unreadable, which is never damage, stands for what cannot be decided: a schema that cannot be used, or data nested
     deeper than 512 levels, where a recursive schema would exhaust the stack.  Integers are compared exactly.
     What a validator cannot hold is replaced for the comparison: half a surrogate pair by U+FFFD, an infinite number
-    by the largest finite one, NaN by 0.
+    by the largest finite one, NaN by 0, an integer of more than 4,300 digits by one of that length.
     """
     try:
         validator = _validator(json.dumps(schema))
@@ -49,7 +50,7 @@ def schema_grade(text: bytes | memoryview, schema: Mapping[str, object]) -> tupl
 def _plainly_valid(text: bytes | memoryview, validator: "Draft202012Validator") -> bool:
     """Return whether the data is valid as it stands; False also where the validator cannot hold it as it stands."""
     try:
-        data = json.loads(str(text, "utf-8"))
+        data = json.loads(str(text, "utf-8"), parse_float=_finite, parse_constant=_finite)
         if _is_deeper(data, DEPTH_MAX):
             raise RecursionError
         return validator.is_valid(data)
@@ -70,7 +71,7 @@ def _load_replacing(text: bytes | memoryview) -> object:
         plain[offset : offset + 6] = b"\\ufffd"
     data = json.loads(
         plain.decode("utf-8", "replace"),  # only raw halves of surrogate pairs, which Python reads, are replaced here
-        parse_int=_exact_integer,
+        parse_int=_integer,
         parse_float=_finite,
         parse_constant=_finite,
     )
@@ -79,11 +80,10 @@ def _load_replacing(text: bytes | memoryview) -> object:
     return data
 
 
-def _exact_integer(digits: str) -> int:
-    try:
+def _integer(digits: str) -> int:
+    if len(digits) <= _DIGITS_MAX:
         return int(digits)
-    except ValueError:  # more than 4,300 digits: a limit of int() alone
-        return int(Decimal(digits))
+    return -_HUGE if digits.startswith("-") else _HUGE
 
 
 def _finite(number: str) -> float:
