@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agent.config import Bot
+from agent.config.model import Bot
 from agent.core.errors import AgentError
 
 _OUTPUT_SHOWN = 300
@@ -57,7 +57,12 @@ def _run(argv: Sequence[str], timeout_s: float, key: str) -> None:
     hint = f"run it by hand as the agent's user: {' '.join(argv)}"
     try:
         done = subprocess.run(  # noqa: S603 - the operator's own argument list, never a shell
-            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s, check=False
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise BotCommandError(f"{key} did not end within {timeout_s:g} s", hint=hint) from error

@@ -139,7 +139,9 @@ class Healer:
             try:
                 if inode.has_changed():
                     kept = keep_late_write(self._ws, inode)
-                    late.append(Outcome(inode.rel, Ending.LEFT, grade=Grade.SUSPECT, detail="late_write", quarantined=kept))
+                    late.append(
+                        Outcome(inode.rel, Ending.LEFT, grade=Grade.SUSPECT, detail="late_write", quarantined=kept)
+                    )
             finally:
                 inode.close()
         return late
@@ -162,5 +164,3 @@ def _writer(data: bytes) -> Callable[[StagedFile], bool]:
 def _read_all(staged: StagedFile) -> bytes:
     with open(staged.path, "rb") as stream:
         return stream.read()
-
-

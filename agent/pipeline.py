@@ -251,9 +251,7 @@ class Pipeline:
             look.end(Ending.DAMAGED, grade=grade, problems=problems, attempt=decision.attempt, is_news=news)
         elif isinstance(decision, LeaveAlone):
             kept = newest.name if newest and look.capture and newest.digest == look.capture.digest else None
-            look.end(
-                Ending.LEFT, grade=grade, problems=problems, left_why=decision.why, is_news=news, quarantined=kept
-            )
+            look.end(Ending.LEFT, grade=grade, problems=problems, left_why=decision.why, is_news=news, quarantined=kept)
 
     def _set_state(self, look: Look, grade: Grade, *, gave_up: bool = False) -> None:
         """Note what was seen.  The outline of the last good state and its times stay through every damage."""
@@ -266,7 +264,7 @@ class Pipeline:
             )
         if grade is Grade.GOOD:
             shape = look.result.shape if look.result else None
-            newest = look.snapshots[0].taken_at if look.snapshots else None
+            newest = next((s.taken_at for s in look.snapshots if s.grade is Grade.GOOD), None)
             state = replace(state, last_good_at=now, last_snapshot_at=newest, shape=shape, gave_up=False)
         elif grade in _LOST:
             state = replace(state, gave_up=gave_up or state.gave_up)
@@ -323,5 +321,3 @@ def one_look(ws: Workspace, pipeline: Pipeline, rel: str, *, at_gate: bool) -> I
         finally:
             if look.capture is not None:
                 look.capture.discard()
-
-

@@ -98,7 +98,9 @@ def _dress(ws: Workspace, root_fd: int, rel: str, staged: StagedFile, judged: Ju
     """Give the staged file what the live one has, or had when it was last seen."""
     if judged is None:
         past = ws.catalog.file(rel)
-        swap.dress(staged.fd, past.ownership if past and past.ownership else Ownership(os.geteuid(), os.getegid(), 0o600))
+        swap.dress(
+            staged.fd, past.ownership if past and past.ownership else Ownership(os.geteuid(), os.getegid(), 0o600)
+        )
         return
     like_fd = open_data_file(root_fd, rel)
     try:

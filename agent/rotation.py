@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from agent.core.budget import Candidate, plan_thinning
-from agent.core.model import FileState, Grade, Snapshot
+from agent.core.model import FileState, Grade, Reason, Snapshot
 from agent.core.retention import RetentionPlan, plan_bounded, plan_retention
 from agent.workspace import HELD_GRADES, Workspace
 
@@ -25,7 +25,11 @@ def plan_file(ws: Workspace, rel: str, state: FileState | None) -> RetentionPlan
 def rotate(ws: Workspace, rel: str, state: FileState) -> int:
     """Carry the plans for `rel` out; return how many copies are gone."""
     doomed = [*plan_file(ws, rel, state).delete]
-    aside = [s for s in ws.catalog.snapshots(rel) if s.grade is not Grade.GOOD and not s.pinned]
+    aside = [
+        s
+        for s in ws.catalog.snapshots(rel)
+        if s.grade is not Grade.GOOD and not s.pinned and s.reason is not Reason.ADOPTED
+    ]
     suspects = [s for s in aside if s.grade is Grade.SUSPECT]
     quarantined = [s for s in aside if s.grade is not Grade.SUSPECT]
     doomed += plan_bounded(suspects, ws.config.backup.keep_suspect)

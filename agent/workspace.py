@@ -78,6 +78,11 @@ class Workspace:
         self.config = config
         self.store = Store(config.backup_dir, self.journal, Compression(config.backup.compression))
 
+    def reopen_catalog(self) -> None:
+        """A catalog that turned out to be damaged is set aside; the new one is empty, to be rebuilt by `recover`."""
+        self.catalog.close()
+        self.catalog, self.catalog_was_lost = _open_catalog(self.config.state_dir, self.clock)
+
     def close(self) -> None:
         self.catalog.close()
 

@@ -147,9 +147,7 @@ def _capture_under_lease(fd: int, rel: str, private: StagingFolder) -> Capture |
     return _finish(rel, content, status, CaptureMode.LEASE)
 
 
-def _capture_settled(
-    fd: int, rel: str, private: StagingFolder, now_ns: int, still_ns: int
-) -> Capture | NotCaptured:
+def _capture_settled(fd: int, rel: str, private: StagingFolder, now_ns: int, still_ns: int) -> Capture | NotCaptured:
     before = os.fstat(fd)
     if is_fresh(before.st_ctime_ns, now_ns=now_ns, still_ns=still_ns):
         return NotCaptured(Miss.CHANGED)

@@ -126,7 +126,9 @@ class Catalog:
     def save_files(self, states: Iterable[FileState]) -> None:
         marks = ",".join("?" * 20)
         with self.transaction():
-            self._db.executemany(f"INSERT OR REPLACE INTO files({_FILE_COLUMNS}) VALUES({marks})", map(_file_row, states))
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO files({_FILE_COLUMNS}) VALUES({marks})", map(_file_row, states)
+            )
 
     def forget_file(self, rel: str) -> None:
         with self.transaction():
@@ -134,6 +136,9 @@ class Catalog:
 
     def count_files(self) -> dict[Grade, int]:
         return {Grade(grade): count for grade, count in self._read("SELECT grade, count(*) FROM files GROUP BY grade")}
+
+    def count_given_up(self) -> int:
+        return int(self._read("SELECT count(*) FROM files WHERE gave_up=1")[0][0])
 
     # snapshots
 
@@ -176,7 +181,9 @@ class Catalog:
     def doom(self, snapshots: Sequence[Snapshot]) -> None:
         """Say that these files are about to be deleted by us, so that a crash in between looks like no loss."""
         with self.transaction():
-            self._db.executemany("UPDATE snapshots SET doomed=1 WHERE name=?", [(os.fsencode(s.name),) for s in snapshots])
+            self._db.executemany(
+                "UPDATE snapshots SET doomed=1 WHERE name=?", [(os.fsencode(s.name),) for s in snapshots]
+            )
 
     def doomed(self) -> list[Snapshot]:
         return [_snapshot(row) for row in self._read(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE doomed=1")]

@@ -42,7 +42,14 @@ class SwapResult:
 
 
 def swap_in(
-    root_fd: int, folder_fd: int, rel: str, staged: StagedFile, *, judged: str, keep: Callable[[int], None], grace: Callable[[], None]
+    root_fd: int,
+    folder_fd: int,
+    rel: str,
+    staged: StagedFile,
+    *,
+    judged: str,
+    keep: Callable[[int], None],
+    grace: Callable[[], None],
 ) -> SwapResult:
     """Exchange the live file `rel`, whose digest was `judged`, for `staged`.
 
@@ -87,8 +94,15 @@ def _is_still(live_fd: int, judged: str, leased: lease.Lease) -> bool:
 
 
 def _exchange(
-    live_fd: int, folder_fd: int, name: str, staged: StagedFile, staged_fd: int, judged: str,
-    leased: lease.Lease, keep: Callable[[int], None], grace: Callable[[], None],
+    live_fd: int,
+    folder_fd: int,
+    name: str,
+    staged: StagedFile,
+    staged_fd: int,
+    judged: str,
+    leased: lease.Lease,
+    keep: Callable[[int], None],
+    grace: Callable[[], None],
 ) -> SwapResult:
     damaged, ours = _identity(live_fd), _identity(staged_fd)
     try:
@@ -137,8 +151,13 @@ def _undo(folder_fd: int, name: str, staged: StagedFile, ours: tuple[int, int]) 
 
 
 def _rename_checked(
-    live_fd: int, folder_fd: int, name: str, staged: StagedFile, damaged: tuple[int, int],
-    leased: lease.Lease, keep: Callable[[int], None],
+    live_fd: int,
+    folder_fd: int,
+    name: str,
+    staged: StagedFile,
+    damaged: tuple[int, int],
+    leased: lease.Lease,
+    keep: Callable[[int], None],
 ) -> SwapResult:
     """Where names cannot be exchanged: make the damaged bytes safe, look once more, rename over."""
     keep(live_fd)

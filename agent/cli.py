@@ -1,0 +1,53 @@
+"""Arguments in, exit code out.
+
+0 all is well; 1 an error; 2 wrong usage or config; 3 problems found or left; 4 nothing to restore from.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from agent import __version__
+from agent.core.errors import AgentError
+
+VERBS = (
+    "run", "demo", "check", "status", "list", "snapshot", "restore", "accept", "pin", "config",
+)  # fmt: skip  # one module of agent.commands each
+
+
+def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
+    """Return the parser of the command line, knowing `verbs`."""
+    parser = argparse.ArgumentParser(
+        prog="backup-agent",
+        description="Keeps a bot's data files from being lost.",
+        epilog="Exit codes: 0 fine, 1 error, 2 wrong usage or config, 3 problems found or left, 4 nothing to restore from.",
+    )
+    parser.add_argument("--version", action="version", version=f"backup-agent {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for verb in verbs:
+        importlib.import_module(f"agent.commands.{verb}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; an `AgentError` becomes two lines on standard error and its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    # The daemon stays small: only its own command is loaded.
+    args = build_parser(("run",) if words[:1] == ["run"] else VERBS).parse_args(words)
+    try:
+        return int(args.run(args))
+    except AgentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

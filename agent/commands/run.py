@@ -1,0 +1,72 @@
+"""`run`: guard a data folder until told to stop."""
+
+import argparse
+import os
+import sys
+from contextlib import suppress
+
+from agent import __version__
+from agent.commands.session import add_config_options
+from agent.config import Config, load_config
+from agent.core.errors import AgentError
+from agent.logs import configure_logs, get_logger
+from agent.metrics import Metrics
+from agent.service import Service
+from agent.web import WebServer
+from agent.workspace import SystemClock
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser("run", help="guard a data folder until stopped", description=__doc__)
+    parser.add_argument("folder", metavar="DATA_DIR", nargs="?", help="the bot's data folder (default: ./data)")
+    add_config_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the daemon; return its exit code."""
+    data_dir = args.folder or args.data_dir
+
+    def load() -> Config:
+        return load_config(args.config, data_dir, os.environ)
+
+    config = load()
+    metrics = Metrics(__version__)
+    configure_logs(config.log.format, config.log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc)
+    if args.config is None:
+        os.makedirs(config.data_dir, exist_ok=True)
+
+    def reload() -> Config:
+        fresh = load()
+        configure_logs(fresh.log.format, fresh.log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc)
+        return fresh
+
+    service = Service(config, reload, metrics, SystemClock())
+    web = _serve(config, metrics, service)
+    try:
+        return service.run()
+    except AgentError as error:
+        get_logger().error("service_refused", error=str(error), hint=error.hint)
+        raise
+    finally:
+        if web is not None:
+            web.stop()
+
+
+def _serve(config: Config, metrics: Metrics, service: Service) -> WebServer | None:
+    """Start the web server; a port in use costs the metrics page, not the protection."""
+    if config.metrics.address is None:
+        return None
+    web = WebServer(config.metrics.address, metrics, service.readiness)
+    log = get_logger()
+    try:
+        host, port = web.start()
+    except OSError as error:
+        log.warning(
+            "metrics_unavailable", listen=config.metrics.listen, error=str(error),
+            hint="another program has the port: set metrics.listen; the files are guarded all the same",
+        )  # fmt: skip
+        return None
+    with suppress(OSError):
+        log.info("metrics_served", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
+    return web

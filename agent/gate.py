@@ -1,0 +1,77 @@
+"""The first full check: every data file that changed since it was last seen good is looked at, and healed.
+
+At a start no bot runs yet, so that healing is certain; the same walk serves `check` and `check --heal`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from agent.core.model import Grade, Reason
+from agent.core.settle import Due
+from agent.healing import Healer
+from agent.outcome import Ending, Outcome
+from agent.pipeline import Pipeline
+from agent.rescan import Findings, Rescan
+from agent.workspace import Workspace
+
+BATCH_FILES = 256
+_LOOKS_MAX = 3  # a file that was written a moment ago is looked at again, this often
+
+
+@dataclass(slots=True)
+class Gate:
+    """One pass over the data folder.  `tell` hears every outcome; `pause` waits for the seconds it is given."""
+
+    ws: Workspace
+    pipeline: Pipeline
+    healer: Healer
+    rescan: Rescan
+    tell: Callable[[Outcome], None]
+    pause: Callable[[float], None]
+    last: dict[str, Outcome] = field(default_factory=dict)  # endings that left something to do
+
+    def run(self, *, heal: bool = True) -> Findings:
+        """Look at every changed, missing or not good file, heal what is damaged, and return what the walk found.
+
+        Raises: as `Pipeline.run`.
+        """
+        findings = self.rescan.walk()
+        bad = (s.rel for s in self.ws.catalog.files() if s.grade is not Grade.GOOD)
+        todo = dict.fromkeys([*findings.changed, *findings.missing, *bad])
+        for attempt in range(_LOOKS_MAX):
+            again: list[str] = []
+            for batch in batches(todo):
+                again += self._pass(batch, heal)
+            if not again or attempt == _LOOKS_MAX - 1:
+                break
+            self.pause(self.ws.config.watch.debounce_s)
+            todo = dict.fromkeys(again)
+        return findings
+
+    def _pass(self, rels: Sequence[str], heal: bool) -> list[str]:
+        """Look at one batch; return the files to look at again because they were not quiet."""
+        now = self.ws.clock.monotonic()
+        outcomes = self.pipeline.run([Due(rel, True, now) for rel in rels], Reason.STARTUP, at_gate=True)
+        damaged = [o.rel for o in outcomes if o.ending is Ending.DAMAGED]
+        for outcome in outcomes:
+            self._note(outcome)
+        if heal:
+            for rel in damaged:
+                self._note(self.healer.heal([rel], at_gate=True)[0])
+        soon = (Ending.WAITING, Ending.BUSY, Ending.CHANGED, Ending.RACED)
+        return [rel for rel in rels if rel in self.last and self.last[rel].ending in soon]
+
+    def _note(self, outcome: Outcome) -> None:
+        self.tell(outcome)
+        if outcome.ending in (Ending.PUBLISHED, Ending.UNCHANGED, Ending.HEALED, Ending.FORGOTTEN):
+            self.last.pop(outcome.rel, None)
+        else:
+            self.last[outcome.rel] = outcome
+
+
+def batches(rels: Iterable[str]) -> Iterator[list[str]]:
+    """Yield `rels` in lists that share their flushes."""
+    pending = iter(rels)
+    while batch := list(islice(pending, BATCH_FILES)):
+        yield batch

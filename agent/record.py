@@ -1,0 +1,233 @@
+"""Tell log and metrics how each look ended: one line and its counts per outcome, never silence."""
+
+import errno
+from collections.abc import Callable
+
+from agent.core.decide import LeftWhy
+from agent.core.errors import AgentError, ReadBackError, SpaceBudgetError
+from agent.core.model import Grade, HealAction, Problem
+from agent.core.naming import display
+from agent.disk.capture import Miss
+from agent.logs import get_logger
+from agent.metrics import Metrics
+from agent.metrics.labels import CaptureResult, Deletion, HealResult, Operation, Refusal, Skip
+from agent.outcome import Ending, Outcome
+
+_CAPTURED = {
+    Ending.BUSY: CaptureResult.BUSY,
+    Ending.CHANGED: CaptureResult.CHANGED,
+    Ending.UNREADABLE: CaptureResult.UNREADABLE,
+}
+_NOT_CAPTURED = frozenset({Ending.SKIPPED, Ending.FORGOTTEN, Ending.HEALED, Ending.RACED, Ending.HEAL_FAILED})
+_SKIPS = {Miss.LINK: Skip.SYMLINK, Miss.NOT_REGULAR: Skip.NOT_REGULAR, Miss.TOO_LARGE: Skip.TOO_LARGE}
+_PROBLEMS_SHOWN = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = {
+    LeftWhy.NEVER_GOOD: "no good state of it was ever seen; mend it by hand, or with `backup-agent restore {file}`",
+    LeftWhy.POLICY: "the config says alert; restore it with `backup-agent restore {file}`",
+    LeftWhy.GAVE_UP: (
+        "the bot writes the damage back from its memory: stop the bot, run `backup-agent restore {file}`, start it;"
+        " or set bot.stop and bot.start"
+    ),
+    LeftWhy.MASS: (
+        "most files are gone at once, like after an unmount or a deploy; if this is a loss, run"
+        " `backup-agent restore --all`"
+    ),
+}
+
+
+class Recorder:
+    """Writes outcomes down for operators."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._log = get_logger()
+        self._skipped: dict[str, str] = {}
+
+    def record(self, outcome: Outcome) -> None:
+        """One outcome is counted and told."""
+        self._count(outcome)
+        _TELL[outcome.ending](self, outcome)
+
+    def _count(self, o: Outcome) -> None:
+        metrics = self._metrics
+        if o.grade is not Grade.MISSING and o.ending not in _NOT_CAPTURED:
+            metrics.captures.inc(_CAPTURED.get(o.ending, CaptureResult.OK))
+        if o.lease_broken:
+            metrics.leases_broken.inc()
+        if o.swap_undone:
+            metrics.swaps_undone.inc()
+        if o.snapshot is not None and o.ending in (Ending.PUBLISHED, Ending.HELD):
+            metrics.snapshots_created.inc(o.snapshot.reason)
+        if o.deleted_count:
+            metrics.snapshots_deleted.inc(Deletion.RETENTION, o.deleted_count)
+        if o.quarantined is not None and o.is_news:
+            metrics.quarantined.inc()
+        if o.is_news and o.ending in (Ending.HELD, Ending.DAMAGED, Ending.LEFT, Ending.UNREADABLE):
+            for kind in {p.kind for p in o.problems}:
+                metrics.count_check_failure(kind)
+        if o.rolled_back_to is not None:
+            metrics.rollbacks_seen.inc()
+        if o.ending is Ending.DAMAGED and o.attempt > 1:
+            metrics.clobbered.inc()
+
+    # one line per ending
+
+    def _published(self, o: Outcome) -> None:
+        assert o.snapshot is not None
+        more: dict[str, object] = {}
+        if o.was not in (None, Grade.GOOD):
+            more["was"] = str(o.was)
+        if o.deleted_count:
+            more["deleted_count"] = o.deleted_count
+        if o.warnings:
+            more["warnings"] = _shown(o.warnings)
+        say = self._log.info
+        if o.rolled_back_to is not None:
+            say, more["rolled_back_to"] = self._log.warning, o.rolled_back_to
+        records = o.snapshot.shape.records if o.snapshot.shape else None
+        say(
+            "snapshot_published", file=o.rel, snapshot=o.snapshot.name, reason=o.snapshot.reason.value,
+            size_bytes=o.snapshot.size_bytes, records=records, **more,
+        )  # fmt: skip
+
+    def _unchanged(self, o: Outcome) -> None:
+        if o.was not in (None, Grade.GOOD):
+            self._log.info("source_good_again", file=o.rel, was=str(o.was))
+        else:
+            self._log.debug("snapshot_unchanged", file=o.rel)
+
+    def _held(self, o: Outcome) -> None:
+        name = o.snapshot.name if o.snapshot else None
+        say = self._log.error if o.is_news or name else self._log.debug
+        say(
+            "source_suspect", file=o.rel, problems=_shown(o.problems), snapshot=name,
+            hint=f"good snapshots are held; `backup-agent accept {display(o.rel)}` if this is meant, else restore it",
+        )  # fmt: skip
+
+    def _damaged(self, o: Outcome) -> None:
+        self._log.warning(f"source_{o.grade}", file=o.rel, problems=_shown(o.problems), attempt=o.attempt or None)
+
+    def _left(self, o: Outcome) -> None:
+        if o.detail == "late_write":
+            self._log.warning("late_write_kept", file=o.rel, snapshot=o.quarantined)
+            return
+        if o.left_why is LeftWhy.GAVE_UP and o.is_news:
+            self._metrics.count_heal(HealAction.RESTORE, HealResult.GAVE_UP)
+        say = self._log.error if o.is_news else self._log.debug
+        event = "heal_gave_up" if o.left_why is LeftWhy.GAVE_UP else f"source_{o.grade}"
+        hint = _ADVICE[o.left_why].format(file=display(o.rel)) if o.left_why else ""
+        say(
+            event, file=o.rel, grade=str(o.grade), why=str(o.left_why), problems=_shown(o.problems),
+            quarantined=o.quarantined, hint=hint,
+        )  # fmt: skip
+
+    def _waiting(self, o: Outcome) -> None:
+        self._log.debug("source_waited_for", file=o.rel, ending=o.ending.value)
+
+    def _skipped_file(self, o: Outcome) -> None:
+        self.skip(o.rel, _SKIPS.get(Miss(o.detail), Skip.OTHER))
+
+    def skip(self, rel: str, reason: Skip) -> None:
+        """A name that matches is no data file; told once per file and reason."""
+        if self._skipped.get(rel) == reason.value:
+            return
+        if len(self._skipped) >= 10_000:
+            self._skipped.clear()
+        self._skipped[rel] = reason.value
+        self._metrics.files_skipped.inc(reason)
+        self._log.warning("source_skipped", file=rel, reason=reason.value, hint="it is not backed up")
+
+    def _unreadable(self, o: Outcome) -> None:
+        if o.error is not None:
+            self._metrics.io_errors.inc(Operation.CAPTURE)
+        say = self._log.error if o.is_news else self._log.debug
+        say(
+            "source_unreadable", file=o.rel, error=_error(o.error), problems=_shown(o.problems),
+            hint="nothing was changed; it is tried again",
+        )  # fmt: skip
+
+    def _refused(self, o: Outcome) -> None:
+        self._metrics.snapshots_refused.inc(refusal_of(o.error))
+        if not isinstance(o.error, SpaceBudgetError):
+            self._metrics.io_errors.inc(Operation.PUBLISH)
+        self._log.error("snapshot_refused", file=o.rel, **error_fields(o.error))
+
+    def _healed(self, o: Outcome) -> None:
+        assert o.action is not None
+        self._metrics.count_heal(o.action, HealResult.OK)
+        self._metrics.heal_duration.observe(o.duration_s)
+        name = o.snapshot.name if o.snapshot else None
+        event = "source_restored" if o.action is HealAction.RESTORE else "source_repaired"
+        more = error_fields(o.error) if o.error else {}
+        self._log.warning(
+            event, file=o.rel, grade=str(o.grade), snapshot=name, quarantined=o.quarantined, detail=o.detail or None,
+            attempt=o.attempt, problems=_shown(o.problems), duration_s=round(o.duration_s, 3), **more,
+        )  # fmt: skip
+
+    def _raced(self, o: Outcome) -> None:
+        self._metrics.count_heal(o.action or HealAction.RESTORE, HealResult.RACED)
+        self._log.info("heal_raced", file=o.rel, undone=o.swap_undone, kept=o.quarantined)
+
+    def _heal_failed(self, o: Outcome) -> None:
+        self._metrics.count_heal(o.action or HealAction.RESTORE, HealResult.FAILED)
+        if isinstance(o.error, OSError):
+            self._metrics.io_errors.inc(Operation.RESTORE)
+        self._log.error("heal_failed", file=o.rel, grade=str(o.grade), **error_fields(o.error))
+
+    def _forgotten(self, o: Outcome) -> None:
+        self._log.debug("source_gone", file=o.rel)
+
+
+_TELL: dict[Ending, Callable[[Recorder, Outcome], None]] = {
+    Ending.PUBLISHED: Recorder._published,
+    Ending.UNCHANGED: Recorder._unchanged,
+    Ending.HELD: Recorder._held,
+    Ending.WAITING: Recorder._waiting,
+    Ending.BUSY: Recorder._waiting,
+    Ending.CHANGED: Recorder._waiting,
+    Ending.DAMAGED: Recorder._damaged,
+    Ending.LEFT: Recorder._left,
+    Ending.SKIPPED: Recorder._skipped_file,
+    Ending.UNREADABLE: Recorder._unreadable,
+    Ending.REFUSED: Recorder._refused,
+    Ending.HEALED: Recorder._healed,
+    Ending.RACED: Recorder._raced,
+    Ending.HEAL_FAILED: Recorder._heal_failed,
+    Ending.FORGOTTEN: Recorder._forgotten,
+}
+
+
+def refusal_of(error: Exception | None) -> Refusal:
+    """Return the label for a snapshot that was not published because of `error`."""
+    if isinstance(error, SpaceBudgetError):
+        return Refusal.BUDGET
+    if isinstance(error, ReadBackError):
+        return Refusal.READ_BACK
+    full = isinstance(error, OSError) and error.errno in _FULL
+    return Refusal.DISK_FULL if full else Refusal.IO
+
+
+def error_fields(error: Exception | None) -> dict[str, str]:
+    """Return what to say of an error: what is wrong, and the next step where there is one."""
+    fields = {"error": _error(error) or ""}
+    if isinstance(error, AgentError):
+        fields["hint"] = error.hint
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        fields["hint"] = "free space on that disk; it is tried again by itself"
+    elif isinstance(error, OSError):
+        fields["hint"] = "nothing was changed; it is tried again by itself"
+    return fields
+
+
+def _error(error: Exception | None) -> str | None:
+    if error is None:
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f": {display(str(error.filename))}" if error.filename else ""
+        return f"{errno.errorcode.get(error.errno, error.errno)} ({error.strerror}){where}"
+    return str(error)
+
+
+def _shown(problems: tuple[Problem, ...]) -> list[str] | None:
+    return [str(p) for p in problems[:_PROBLEMS_SHOWN]] or None

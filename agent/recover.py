@@ -1,0 +1,252 @@
+"""Before the gate: finish what a crash cut short, and make the catalog agree with the backup folder.
+
+Files and journal are the truth; the catalog is their index.  The same way adopts the backups of an older system.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+
+from agent.checks import check
+from agent.core.guard import find_collapse
+from agent.core.model import CheckResult, Grade, Reason, Shape, Snapshot
+from agent.core.naming import belongs_to, parse_foreign, parse_name
+from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, digest_of
+from agent.disk.staging import StagedFile, StagingFolder
+from agent.disk.walk import Found, Skipped, walk_data_files
+from agent.putback import keep_leftover
+from agent.rotation import delete
+from agent.workspace import Workspace, suspect_thresholds
+
+_NOT_SNAPSHOTS = (".agent", "_migration")
+_CLOCK_SLACK = timedelta(days=1)
+_JOURNAL_SPARE_BYTES = 1024 * 1024
+_JOURNAL_BYTES_PER_SNAPSHOT = 1000
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What was found and done."""
+
+    swept: list[str] = field(default_factory=list)  # temporary files deleted
+    kept: list[str] = field(default_factory=list)  # copies of bytes found under staged names
+    adopted: list[Snapshot] = field(default_factory=list)
+    vanished: list[Snapshot] = field(default_factory=list)
+
+
+def recover(ws: Workspace) -> Recovered:
+    """Sweep leftovers, finish deletions, and after a crash or a loss make the catalog agree with the folder."""
+    done = Recovered()
+    _sweep(ws, done)
+    delete(ws, ws.catalog.doomed())
+    if ws.catalog_was_lost is not None or ws.catalog.note("clean") != "yes":
+        reconcile(ws, done)
+    ws.catalog_was_lost = None
+    ws.catalog.set_note("clean", "no")
+    if ws.journal.size_bytes() > _JOURNAL_SPARE_BYTES:
+        _compact_journal(ws)
+    return done
+
+
+def mark_clean(ws: Workspace) -> None:
+    """The next start need not compare catalog and folder."""
+    ws.catalog.set_note("clean", "yes")
+
+
+def reconcile(ws: Workspace, done: Recovered) -> None:
+    """Every copy in the folder is in the catalog, and every one in the catalog is in the folder."""
+    done.vanished += forget_vanished(ws)
+    done.adopted += adopt_unknown(ws)
+
+
+def forget_vanished(ws: Workspace) -> list[Snapshot]:
+    """Copies that someone else deleted are no longer in the catalog; return them."""
+    gone = [s for s in ws.catalog.all_snapshots() if not os.path.lexists(os.path.join(ws.store.path, s.name))]
+    gone = [s for s in gone if ws.catalog.snapshot_named(s.name) is not None]  # not one that we deleted meanwhile
+    ws.catalog.remove_snapshots(gone)
+    return gone
+
+
+# leftovers
+
+
+def _sweep(ws: Workspace, done: Recovered) -> None:
+    with ws.store.staging() as staging:
+        for name in staging.leftovers():
+            os.unlink(name, dir_fd=staging.fd)
+            done.swept.append(name)
+    with StagingFolder(ws.config.state_dir) as folder:
+        folder.sweep_parts()
+    swaps = {str(r.get("staged")): r for r in ws.journal.read() if r.get("op") == "swap"}
+    folders = {ws.config.temp_dir} | {str(r.get("folder")) for r in swaps.values()}
+    for path in sorted(p for p in folders if _is_ours(ws, p)):
+        with StagingFolder(path) as folder:
+            for name in folder.sweep_parts():
+                rel = str(swaps.get(name, {}).get("rel", "")) or f"unknown/{name}"
+                done.kept.append(keep_leftover(ws, folder, name, rel, None))
+
+
+def _is_ours(ws: Workspace, path: str) -> bool:
+    """Whether a staging folder named by the journal is one we may sweep: inside `temp_dir` or `data_dir`, no link."""
+    homes = (ws.config.temp_dir, ws.config.data_dir)
+    inside = any(path == home or path.startswith(f"{home}/") for home in homes)
+    return inside and os.path.isdir(path) and os.path.realpath(path) in (path, os.path.realpath(ws.config.temp_dir))
+
+
+# adoption and rebuild
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    rel: str
+    name: str
+    taken_at: datetime
+    stored_bytes: int
+
+
+def adopt_unknown(ws: Workspace) -> list[Snapshot]:
+    """Copies that the catalog does not know are in it now, with the grade that journal or check gives them."""
+    told = _read_journal(ws)
+    unknown = sorted(_find_unknown(ws, told), key=lambda u: (u.rel, u.taken_at, u.name))
+    adopted = []
+    for rel, group in groupby(unknown, key=lambda u: u.rel):
+        good = ws.catalog.newest(rel, Grade.GOOD)
+        reference = good.shape if good else None
+        for found in group:
+            snapshot = _told_snapshot(found, told) or _checked_snapshot(ws, found, reference)
+            if snapshot is None:
+                continue
+            if snapshot.grade is Grade.GOOD:
+                reference = snapshot.shape or reference
+            ws.catalog.add_snapshots([snapshot])
+            adopted.append(snapshot)
+    return adopted
+
+
+def _find_unknown(ws: Workspace, told: dict[str, dict[str, object]]) -> Iterator[_Unknown]:
+    now = ws.clock.utc()
+    known_rels = [s.rel for s in ws.catalog.files()]
+    for entry in walk_data_files(ws.store.path, lambda _: True, lambda folder: folder in _NOT_SNAPSHOTS):
+        if isinstance(entry, Skipped) or ws.catalog.snapshot_named(entry.rel) is not None:
+            continue
+        rel, taken_at = _owner_and_time(entry, told, known_rels)
+        written_at = datetime.fromtimestamp(entry.signature.mtime_ns / 1e9, UTC)
+        if taken_at is None or taken_at > now + _CLOCK_SLACK:
+            taken_at = min(written_at, now)
+        if rel is None or not (entry.rel in told or ws.config.is_data_file(rel)):
+            continue
+        taken_at = taken_at.replace(microsecond=taken_at.microsecond // 1000 * 1000)
+        yield _Unknown(rel, entry.rel, taken_at, entry.signature.size_bytes)
+
+
+def _owner_and_time(
+    entry: Found, told: dict[str, dict[str, object]], known_rels: Iterable[str]
+) -> tuple[str | None, datetime | None]:
+    """Whose copy this is, and when it was taken, as far as name and journal tell."""
+    parsed = parse_name(entry.rel)
+    if parsed is not None:
+        record = told.get(entry.rel)
+        rel = parsed.rel or (str(record["rel"]) if record else None)
+        if rel is None:
+            rel = next((known for known in known_rels if belongs_to(entry.rel, known)), None)
+        return rel, parsed.taken_at
+    foreign = parse_foreign(entry.rel)
+    return foreign if foreign is not None else (None, None)
+
+
+def _read_journal(ws: Workspace) -> dict[str, dict[str, object]]:
+    """Return what the journal tells of each copy, by its present name."""
+    told: dict[str, dict[str, object]] = {}
+    for record in ws.journal.read():
+        name = str(record.get("name"))
+        match record.get("op"):
+            case "publish":
+                told[name] = record
+            case "accept":
+                told[name] = {**told.pop(str(record.get("was")), {}), "name": name, "grade": "good"}
+            case "pin" | "unpin" if name in told:
+                told[name]["pinned"] = record["op"] == "pin"
+    return told
+
+
+def _told_snapshot(found: _Unknown, told: dict[str, dict[str, object]]) -> Snapshot | None:
+    """The snapshot as the journal remembers it; None when it does not, or not in full."""
+    record = told.get(found.name)
+    try:
+        if record is None:
+            return None
+        size = int(str(record["size"]))
+        shape = record.get("shape")
+        outline = Shape(size, str(shape[0]), shape[1]) if isinstance(shape, list) else None
+        parsed = parse_name(found.name)
+        if parsed is not None and not parsed.compression_suffix and size != found.stored_bytes:
+            return None
+        return Snapshot(
+            found.rel, found.name, found.taken_at, str(record["digest"]), size, Grade(str(record["grade"])),
+            Reason(str(record["reason"])), outline, bool(record.get("pinned", False)), found.stored_bytes,
+        )  # fmt: skip
+    except (KeyError, ValueError, IndexError):
+        return None
+
+
+def _checked_snapshot(ws: Workspace, found: _Unknown, reference: Shape | None) -> Snapshot | None:
+    """The snapshot as a check of its bytes grades it; a collapse against the one before makes it suspect."""
+    rule = ws.config.rule_for(found.rel)
+    try:
+        with ws.store.staging() as staging:
+            copy = _private_copy(ws, found.name, staging)
+            try:
+                size = os.fstat(copy.fd).st_size
+                source = os.pread(copy.fd, size, 0) if size <= IN_MEMORY_MAX_BYTES else Path(copy.path)
+                result, digest = check(source, rule.check), digest_of(copy.fd)
+            finally:
+                copy.discard()
+    except (OSError, EOFError):
+        return None
+    grade = _adopted_grade(result, reference, ws, found.rel)
+    if parsed := parse_name(found.name):
+        grade = grade if parsed.kind == "backup" or grade is not Grade.GOOD else Grade.SUSPECT
+    return Snapshot(
+        found.rel, found.name, found.taken_at, digest, size, grade, Reason.ADOPTED, result.shape,
+        stored_bytes=found.stored_bytes,
+    )  # fmt: skip
+
+
+def _adopted_grade(result: CheckResult, reference: Shape | None, ws: Workspace, rel: str) -> Grade:
+    if result.grade is Grade.GOOD and result.shape and reference:
+        collapsed = find_collapse(result.shape, reference, suspect_thresholds(ws.config.rule_for(rel)))
+        return Grade.SUSPECT if collapsed else Grade.GOOD
+    return result.grade if result.grade is not Grade.UNREADABLE else Grade.SUSPECT
+
+
+def _private_copy(ws: Workspace, name: str, staging: StagingFolder) -> StagedFile:
+    """The plain bytes of a copy, where nobody can cut them short under us; bounded like any data file."""
+    copy = staging.create()
+    left = ws.config.watch.max_file_size_bytes
+    with ws.store.open(name) as plain:
+        while chunk := plain.read(CHUNK_BYTES):
+            left -= len(chunk)
+            if left < 0:
+                copy.discard()
+                raise OSError(f"{name}: larger than watch.max_file_size when unpacked")
+            copy.write(chunk)
+    return copy
+
+
+def _compact_journal(ws: Workspace) -> None:
+    """The journal tells of the copies that are there, and of nothing else."""
+    snapshots = list(ws.catalog.all_snapshots())
+    if ws.journal.size_bytes() < _JOURNAL_BYTES_PER_SNAPSHOT * len(snapshots):
+        return
+    ws.journal.replace([_record_of(s) for s in snapshots])
+
+
+def _record_of(s: Snapshot) -> dict[str, object]:
+    shape = [s.shape.root, s.shape.records] if s.shape else None
+    return {
+        "op": "publish", "rel": s.rel, "name": s.name, "digest": s.digest, "size": s.size_bytes,
+        "grade": s.grade.value, "reason": s.reason.value, "shape": shape, "pinned": s.pinned,
+    }  # fmt: skip

@@ -1,0 +1,91 @@
+"""The truth behind the events: which data files differ from what was last looked at, and which are gone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from agent.core.model import FileState, Grade, Signature
+from agent.disk.walk import Skipped, walk_data_files
+from agent.workspace import Workspace
+
+_UNSEEN = 0  # the fingerprint of a file that has to be looked at, whatever its signature
+
+
+@dataclass(slots=True)
+class Findings:
+    """What one whole walk found.  `skipped` are entries that bear the name of a data file and cannot be one."""
+
+    changed: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    files: int = 0
+
+
+class Rescan:
+    """Compares walks with what is known; one small number in memory per data file."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self._ws = ws
+        self._known: dict[str, int] = {}
+        for page in _pages(ws):
+            for state in page:
+                self.learn(state)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def learn(self, state: FileState) -> None:
+        """This is how the file was last looked at."""
+        settled = state.signature is not None and state.grade is not Grade.MISSING
+        self._known[state.rel] = _fingerprint(state.signature) if settled and state.signature else _UNSEEN
+
+    def forget(self, rel: str) -> None:
+        self._known.pop(rel, None)
+
+    def recheck(self, rels: Iterable[str]) -> None:
+        """Have these files looked at whether they changed or not."""
+        for rel in rels:
+            if rel in self._known:
+                self._known[rel] = _UNSEEN
+
+    def walk(self) -> Findings:
+        """Return what differs now.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: the data folder is not there: nothing is known of any file.
+        """
+        findings = Findings()
+        config = self._ws.config
+        met: set[str] = set()
+        with self._ws.data_root() as root_fd:
+            for entry in walk_data_files(root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d)):
+                if isinstance(entry, Skipped):
+                    findings.skipped.append(entry)
+                    continue
+                findings.files += 1
+                before = self._known.get(entry.rel)
+                if before is not None:
+                    met.add(entry.rel)
+                if before != _fingerprint(entry.signature):
+                    findings.changed.append(entry.rel)
+        if len(met) < len(self._known):
+            findings.missing = list(self._gone(met, findings.skipped))
+        return findings
+
+    def _gone(self, met: set[str], skipped: list[Skipped]) -> Iterator[str]:
+        """The known files that were not met, but for those an unreadable folder may hide."""
+        hiding = tuple(f"{s.rel}/" if s.rel else "" for s in skipped if s.hides_files)
+        for rel in self._known:
+            if rel not in met and not f"{rel}/".startswith(hiding) and self._ws.config.is_data_file(rel):
+                yield rel
+
+
+def _fingerprint(signature: Signature) -> int:
+    number = hash((signature.inode, signature.size_bytes, signature.mtime_ns, signature.ctime_ns))
+    return number or 1
+
+
+def _pages(ws: Workspace) -> Iterator[list[FileState]]:
+    last: str | None = None
+    while page := ws.catalog.files(after=last, limit=1000):
+        yield page
+        last = page[-1].rel
