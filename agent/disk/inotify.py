@@ -1,0 +1,228 @@
+"""One spell of listening to a tree through watchdog, and what it could not hear.
+
+watchdog hides three things: folders that it could not watch, a full kernel queue, and the death of its own threads.
+All pass through the inotify instance that its emitters share, so that instance is ours: it refuses the folders that
+are of no concern, keeps the failures, and tells of what was lost.
+"""
+
+import errno
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter
+from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
+
+PROBE_PREFIX = "backup-agent-probe-"
+PROBE_SUFFIX = ".tmp"
+
+# Opened and closed-without-writing are left out: our own reads would wake us.
+_KINDS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+    FileClosedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+]
+_NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "gfs2", "glusterfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3"}
+_GUEST = {"prl_fs", "vboxsf", "virtiofs", "vmhgfs"}  # the other end of a virtual machine's shared folder
+
+
+class Listening:
+    """The events of the tree at `root` go to `handler`, from construction until `stop`.
+
+    `root` must be a folder and no link.  Folders for which `skip_folder` (asked with a rel) says yes are not watched,
+    nor anything below them.  `handler.dispatch` runs in a thread of watchdog, which an exception would end;
+    `on_loss` runs in another one, each time events were lost.
+
+    Raises:
+        OSError: `root` cannot be watched (ENOSPC, EMFILE: a limit of inotify); nothing is left running.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        handler: FileSystemEventHandler,
+        *,
+        skip_folder: Callable[[str], bool],
+        on_loss: Callable[[], None],
+    ) -> None:
+        _silence_library()
+        self._inotify = _Inotify(os.fsencode(root), skip_folder, on_loss)
+        self._inotify.start()
+        self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
+        try:
+            self._observer.schedule(handler, root, recursive=True, event_filter=_KINDS)
+            self._observer.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End every thread and give back every watch; waits for the handler to return from what it is doing."""
+        self._observer.stop()
+        if self._observer.ident is not None:
+            self._observer.join()
+        self._inotify.stop()
+        self._inotify.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether every thread runs and the kernel still watches the root that was given."""
+        threads = [self._observer, self._inotify, *self._observer.emitters]
+        return self._inotify.intact and all(thread.is_alive() for thread in threads)
+
+    @property
+    def watched_folders(self) -> int:
+        """How many folders the kernel watches for us."""
+        return self._inotify.watch_count
+
+    @property
+    def limit_reached(self) -> bool:
+        """Whether a folder went without a watch because the user's watches are used up."""
+        return any(number == errno.ENOSPC for number in self._inotify.unwatched.values())
+
+    @property
+    def unwatched(self) -> dict[str, int]:
+        """The rels of folders that could not be watched, each with its errno."""
+        return dict(self._inotify.unwatched)
+
+    def hears(self, folder: str, *, timeout_s: float) -> bool | None:
+        """Say whether a file made in `folder` raises an event within `timeout_s`; None when it could not be tried.
+
+        `folder` may be one that is skipped; it is watched for as long as this takes.  The file is removed again.
+        """
+        probe = _Probe(f"{PROBE_PREFIX}{os.urandom(4).hex()}{PROBE_SUFFIX}")
+        path = os.path.join(folder, probe.name)
+        self._inotify.exempt = os.fsencode(folder)
+        try:
+            # The same kinds as for the root: a second watch on one folder replaces the mask of the first.
+            watch = self._observer.schedule(probe, folder, event_filter=_KINDS)
+        except OSError:
+            return None
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            try:
+                return probe.heard.wait(timeout_s)
+            finally:
+                os.unlink(path)
+        except OSError:
+            return None
+        finally:
+            self._observer.unschedule(watch)
+            self._inotify.exempt = None
+
+
+class _Probe(FileSystemEventHandler):
+    """Waits for one name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.heard = threading.Event()
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        if os.path.basename(os.fsdecode(event.src_path)) == self.name:
+            self.heard.set()
+
+
+class _Inotify(InotifyFD):
+    """The inotify instance of one `Listening`."""
+
+    def __init__(self, root: bytes, skip_folder: Callable[[str], bool], on_loss: Callable[[], None]) -> None:
+        super().__init__()
+        self._root = root
+        self._root_watch: WatchDescriptor | None = None
+        self._prefix = len(os.path.join(root, b""))
+        self._skip_folder = skip_folder
+        self._on_loss = on_loss
+        self._failed = False
+        self.exempt: bytes | None = None
+        self.unwatched: dict[str, int] = {}
+
+    @property
+    def intact(self) -> bool:
+        """Whether the root is watched and no event was mishandled; an unmount takes the watch and leaves the rest."""
+        return not self._failed and self._root_watch in self._watch_for_wd
+
+    @property
+    def watch_count(self) -> int:
+        return len(self._watch_for_wd)
+
+    def add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
+        """Watch `path`; an OSError makes the caller leave out this one folder and go on, unless it is the root."""
+        rel = os.fsdecode(path[self._prefix :])
+        if path not in (self._root, self.exempt) and self._is_skipped(rel):
+            raise FileNotFoundError(errno.ENOENT, "of no concern", path)
+        try:
+            watch = super().add_callback(path, mask, callback, id_)
+            if watch == -1:  # the library keeps a watch that the kernel refused with EACCES
+                self.remove_callbacks([(watch, id_)])
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR) and path != self.exempt:  # gone: nothing is lost
+                self.unwatched[rel] = error.errno or 0
+            raise
+        self.unwatched.pop(rel, None)
+        if path == self._root:
+            self._root_watch = watch
+        return watch
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        """Pass the event on; afterwards, when watches are as they should be again, tell of what was lost."""
+        try:
+            super().handle_event(event)
+        except Exception:  # anything that escapes would end the only reader of events and nobody would know
+            self._failed = True
+            self._on_loss()
+        if event.is_queue_overflow:
+            self._on_loss()
+
+    def _is_skipped(self, rel: str) -> bool:
+        parts = rel.split("/")
+        return any(self._skip_folder("/".join(parts[:count])) for count in range(1, len(parts) + 1))
+
+
+def is_remote(device: int, *, mount_table: str = "/proc/self/mountinfo") -> bool:
+    """Say whether changes made elsewhere can reach this `st_dev` without an event: a network or FUSE file system.
+
+    A device that `mount_table` does not name is taken for a local one.
+    """
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open(mount_table, encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:  # proc_pid_mountinfo(5): the type follows the first lone hyphen
+                fields = line.split(" ")
+                if fields[2] == wanted:
+                    kind = fields[fields.index("-") + 1]
+                    return kind in _NETWORK | _GUEST or kind == "fuse" or kind.startswith("fuse.")
+    except OSError:
+        return False
+    return False
+
+
+def _silence_library() -> None:
+    """Keep watchdog from writing to stderr what `Listening` reports as values."""
+    library = logging.getLogger("watchdog")
+    library.propagate = False
+    if not library.handlers:
+        library.addHandler(logging.NullHandler())
+    # Said of a folder that left the tree, where its watch lives on, and came back.
+    warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
