@@ -289,6 +289,32 @@ def test_reader_that_stopped_does_not_stop_us(monkeypatch: pytest.MonkeyPatch) -
     assert json.loads(rest.splitlines()[-1])["event"] == "again"
 
 
+class StuckPoll:
+    """A descriptor that is never ready; keeps how long it was waited for."""
+
+    def __init__(self) -> None:
+        self.limits_ms: list[int] = []
+
+    def register(self, _fd: int, _events: int) -> None:
+        pass
+
+    def poll(self, limit_ms: int) -> list[tuple[int, int]]:
+        self.limits_ms.append(limit_ms)
+        return []
+
+
+def test_stuck_reader_is_waited_for_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    poll = StuckPoll()
+    monkeypatch.setattr("select.poll", lambda: poll)
+    with open(tmp_path / "log", "w", encoding="utf-8") as stream:
+        configure_logs("json", "info", stream)
+
+        for _ in range(3):
+            get_logger().info("x")
+
+    assert poll.limits_ms == [1000, 0, 0]
+
+
 def read_all(fd: int) -> bytes:
     parts = []
     while part := os.read(fd, 65536):

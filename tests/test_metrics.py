@@ -205,6 +205,18 @@ def test_forgotten_file_has_no_series_and_makes_room() -> None:
     assert value(metrics, "file_last_good_timestamp_seconds", file="b.json") == 2
 
 
+def test_forgotten_file_that_the_config_names_makes_no_room_for_others() -> None:
+    metrics = Metrics("1")
+    metrics.limit_file_labels(named=["users.json"], others_max=1)
+    metrics.set_file_times("users.json", 1, 1)
+    metrics.set_file_times("a.json", 1, 1)
+
+    metrics.forget_file("users.json")
+    metrics.set_file_times("b.json", 1, 1)
+
+    assert value(metrics, "file_last_good_timestamp_seconds", file="b.json") is None
+
+
 def test_files_beyond_the_cap_are_left_out_and_told() -> None:
     metrics = Metrics("1")
     metrics.limit_file_labels(named=["users.json"], others_max=2)
