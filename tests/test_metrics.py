@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.model import HealAction, CaptureMode, Grade, HealAction, Reason
+from agent.core.model import CaptureMode, Grade, HealAction, Reason
 from agent.core.problem import ProblemKind
 from agent.metrics import Metrics
 from agent.metrics.client import Metric
