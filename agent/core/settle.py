@@ -70,10 +70,10 @@ class Settler:
         waiting.not_before = max(waiting.not_before, at)
         self._enqueue(rel, waiting)
 
-    def due(self, now: float) -> list[Due]:
-        """Return and forget the files that are due `now`, the one that was due first in front."""
+    def due(self, now: float, *, limit: int | None = None) -> list[Due]:
+        """Return and forget the files that are due `now`, `limit` at most, the one that was due first in front."""
         ready: list[Due] = []
-        while (due_at := self.next_due()) is not None and due_at <= now:
+        while len(ready) != limit and (due_at := self.next_due()) is not None and due_at <= now:
             rel = heapq.heappop(self._queue)[1]
             waiting = self._waiting.pop(rel)
             ready.append(Due(rel, waiting.last_at + self._debounce_s <= now, waiting.first_at))

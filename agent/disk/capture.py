@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -45,7 +45,10 @@ class NotCaptured:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """The bytes of one state of a data file: in memory, or as a private copy nobody else writes to."""
+    """The bytes of one state of a data file: in memory, or as a private copy nobody else writes to.
+
+    `beside_writer`: somebody had the file open for writing meanwhile, so only a good state can be believed.
+    """
 
     rel: str
     digest: str
@@ -53,6 +56,7 @@ class Capture:
     ownership: Ownership
     mode: CaptureMode
     content: bytes | StagedFile
+    beside_writer: bool = False
 
     @property
     def source(self) -> bytes | Path:
@@ -96,7 +100,10 @@ def capture(
             return NotCaptured(Miss.BUSY)
         if answer is lease.Lease.HELD:
             return _capture_under_lease(fd, rel, private)
-        return _capture_settled(fd, rel, private, now_ns, still_ns)
+        settled = _capture_settled(fd, rel, private, now_ns, still_ns)
+        if isinstance(settled, Capture) and answer is lease.Lease.BUSY:
+            return replace(settled, beside_writer=True)
+        return settled
     finally:
         os.close(fd)
 
