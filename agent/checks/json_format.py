@@ -1,7 +1,8 @@
 """JSON, judged with the eyes of the program that will read it.
 
 The fast parser looks first.  It rejects some texts that Node and Python read, so its rejection counts only when the
-exact judges agree: the standard parser for texts of ordinary size, and always the one that has no limits.
+exact judges agree: the standard parser for texts of ordinary size, and always the one that has no limits.  Nothing
+is built of a document that may have very many members: it would take many times the memory of its text.
 """
 
 import codecs
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 import msgspec
 
+from agent.checks.json_members import count_members
 from agent.checks.json_schema import schema_grade
 from agent.checks.json_warnings import find_warnings
 from agent.checks.text_place import line_and_column
@@ -19,11 +21,12 @@ from agent.core.problem import ProblemKind
 
 _CHUNK_BYTES = 1 << 18
 _STANDARD_MAX_BYTES = 4 << 20  # the standard parser builds the whole document, many times the size of its text
+_COMMAS_MAX = 500_000  # the fast parser makes an object of 72 bytes for each member of the root
 
 # Members are found but not decoded.
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
-_SCALAR = msgspec.json.Decoder(msgspec.Raw)
+_WHOLE = msgspec.json.Decoder(msgspec.Raw)
 
 
 def check_json(content: bytes | memoryview, spec: CheckSpec) -> CheckResult:
@@ -90,17 +93,19 @@ def _first_invalid(text: bytes | memoryview, errors: str) -> int | None:
 
 
 def _judge(text: bytes | memoryview, parser: Parser) -> Document | Flaw:
-    fast = _fast(text)
-    if fast is not None:
-        return fast
-    if len(text) <= _STANDARD_MAX_BYTES:
-        standard = _standard(text, parser)
-        if standard is not None:
-            return standard
-    return read_document(text, constants=parser is Parser.PYTHON)
+    many = _comma_count(text) > _COMMAS_MAX
+    found = _fast(text, many=many)
+    if found is None and not many and len(text) <= _STANDARD_MAX_BYTES:
+        found = _standard(text, parser)
+    return found or read_document(text, constants=parser is Parser.PYTHON)
 
 
-def _fast(text: bytes | memoryview) -> Document | None:
+def _comma_count(text: bytes | memoryview) -> int:
+    """Return a number that the root can have no more members than, less one, at the speed of memory."""
+    return sum(bytes(text[at : at + _CHUNK_BYTES]).count(b",") for at in range(0, len(text), _CHUNK_BYTES))
+
+
+def _fast(text: bytes | memoryview, *, many: bool) -> Document | None:
     """Return the document, or None when the fast parser will not have it."""
     start = first_token(text)
     if start == len(text):
@@ -108,12 +113,13 @@ def _fast(text: bytes | memoryview) -> Document | None:
     root = root_type(text[start])
     records = None
     try:
-        if root == "object":
-            records = len(_OBJECT.decode(text))
-        elif root == "array":
-            records = len(_ARRAY.decode(text))
+        if root not in ("object", "array"):
+            _WHOLE.decode(text)
+        elif many:
+            _WHOLE.decode(text)
+            records = count_members(text)
         else:
-            _SCALAR.decode(text)
+            records = len(_OBJECT.decode(text) if root == "object" else _ARRAY.decode(text))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Document(root, records, len(text))

@@ -6,7 +6,6 @@ wrong for everybody.  It looks at bytes and takes every byte above 0x7f inside a
 UTF-8 is another question, asked elsewhere.
 """
 
-import json
 import re
 from dataclasses import dataclass
 
@@ -28,13 +27,21 @@ _cut_word = re.compile(rb"(?:t|tr|tru|f|fa|fal|fals|n|nu|nul|-|\.|[eE][+-]?)\Z")
 _constant = re.compile(_CONSTANT).match
 _scalar = re.compile(_SCALAR).match
 _scalar_or_constant = re.compile(rb"(?:" + _SCALAR + rb"|" + _CONSTANT + rb")").match
-_key = re.compile(_WS + rb"(" + _STRING + rb")" + _WS + rb":").match
+_key = re.compile(_STRING + _WS + rb":").match
 _key_string = re.compile(_STRING).match
-# Whole stretches of plain members are swallowed at once: most of a document, several times faster.
 _OBJECT, _ARRAY = ord("{"), ord("[")
+
+# Whole stretches of plain members are swallowed at once: most of a document, several times faster.
 _plain_members = {
     _OBJECT: re.compile(rb"(?:" + _WS + _STRING + _WS + rb":" + _WS + _SCALAR + _WS + rb",)*+").match,
     _ARRAY: re.compile(rb"(?:" + _WS + _SCALAR + _WS + rb",)*+").match,
+}
+# In the root, members are counted: by their commas, in stretches that have no other commas.
+_SIMPLE_STRING = rb'"[^"\\,\x00-\x1f]*+"'
+_SIMPLE = _WS + rb"(?:" + _SIMPLE_STRING + rb"|" + _NUMBER + rb"|true|false|null)" + _WS + rb","
+_counted_members = {
+    _OBJECT: re.compile(rb"(?:" + _WS + _SIMPLE_STRING + _WS + rb":" + _SIMPLE + rb"){0,4096}+").match,
+    _ARRAY: re.compile(rb"(?:" + _SIMPLE + rb"){0,4096}+").match,
 }
 _CLOSER = {_OBJECT: ord("}"), _ARRAY: ord("]")}
 _COMMA, _QUOTE = ord(","), ord('"')
@@ -45,7 +52,10 @@ _ROOTS[ord("n")] = "null"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A complete document: it ends before `end_offset`; `records` counts the distinct members of its root."""
+    """A complete document: it ends before `end_offset`.
+
+    `records` counts the members of a root that has any, as they are written: a key that appears twice counts twice.
+    """
 
     root: str
     records: int | None
@@ -95,21 +105,18 @@ def read_first_document(text: bytes | memoryview, offset: int = 0, *, constants:
     scalar = _scalar_or_constant if constants else _scalar
     start = at = first_token(text, offset)
     open_brackets = bytearray()
-    count, keys = 0, set[bytes]()  # of the root alone
+    records = 0
     while True:
         # A member is due; outside every bracket that is the root itself.
         if open_brackets:
-            if len(open_brackets) > 1:
-                at = _end(_plain_members[open_brackets[-1]](text, at))
-            count += len(open_brackets) == 1
+            at, counted = _skip_members(text, at, open_brackets)
+            records += counted
+            at = first_token(text, at)
             if open_brackets[-1] == _OBJECT:
                 key = _key(text, at)
                 if key is None:
-                    return _flawed_key(text, first_token(text, at))
-                if len(open_brackets) == 1:
-                    keys.add(_plain_key(key.group(1)))
-                at = key.end()
-            at = first_token(text, at)
+                    return _flawed_key(text, at)
+                at = first_token(text, key.end())
         value = scalar(text, at)
         if value is not None:
             at = value.end()
@@ -117,6 +124,7 @@ def read_first_document(text: bytes | memoryview, offset: int = 0, *, constants:
             open_brackets.append(text[at])
             at += 1
             if not _closes(text, first_token(text, at), open_brackets):
+                records += len(open_brackets) == 1  # for the last member, which no comma follows
                 continue
         else:
             return _flaw(text, at, "a value is missing here")
@@ -126,7 +134,19 @@ def read_first_document(text: bytes | memoryview, offset: int = 0, *, constants:
         at = after
         if not open_brackets:
             root = root_type(text[start])
-            return Document(root, {"object": len(keys), "array": count}.get(root), at)
+            return Document(root, records if text[start] in _CLOSER else None, at)
+        records += len(open_brackets) == 1  # for the comma
+
+
+def _skip_members(text: bytes | memoryview, at: int, open_brackets: bytearray) -> tuple[int, int]:
+    """Return where the next member begins that is not plain, or is the last, and how many root members were passed."""
+    if len(open_brackets) > 1:
+        return _end(_plain_members[open_brackets[-1]](text, at)), 0
+    counted = 0
+    while (end := _end(_counted_members[open_brackets[-1]](text, at))) != at:
+        counted += bytes(text[at:end]).count(b",")
+        at = end
+    return at, counted
 
 
 def _after_value(text: bytes | memoryview, at: int, open_brackets: bytearray) -> int | Flaw:
@@ -171,13 +191,6 @@ def _flaw(text: bytes | memoryview, at: int, message: str) -> Flaw:
     if _constant(text, at):
         return Flaw(ProblemKind.NOT_A_NUMBER, "NaN and Infinity are not JSON", at)
     return Flaw(ProblemKind.SYNTAX, message, at)
-
-
-def _plain_key(raw: bytes) -> bytes:
-    """Return one spelling for all spellings of a key, so that equal keys count once."""
-    if b"\\" not in raw:
-        return raw
-    return b'"%b"' % str(json.loads(raw.decode("utf-8", "surrogatepass"))).encode("utf-8", "surrogatepass")
 
 
 def _end(match: re.Match[bytes] | None) -> int:

@@ -140,7 +140,7 @@ def test_lossy_text_keeps_its_shape_and_says_where() -> None:
         (b'{"a": {"b": 1}, "c": 2}', "object", 2),
         (b'{"a": 1, "\\u0061": 2}', "object", 1),
         (b'{"a": "\\ud800", "\\u0061": 2, "b": 3}', "object", 2),
-        (b'{"a": ' + b"[" * DEEP + b"]" * DEEP + b', "\\u0061": 2}', "object", 1),
+        (b'{"a": ' + b"[" * DEEP + b"]" * DEEP + b', "b": 2, "c": ["d", 3]}', "object", 3),
         (b'[1, "\\ud800", [3, 4]]', "array", 3),
         (b"[" * DEEP + b"]" * DEEP, "array", 1),
         (b'"x"', "string", None),
@@ -186,6 +186,18 @@ def test_good_text_warns_of_what_is_not_read_alike(
 )
 def test_ordinary_content_raises_no_warning(content: bytes) -> None:
     assert check(content, CheckSpec()).warnings == ()
+
+
+@pytest.mark.parametrize("member", ["1", '"a,[\\""', '{"a": [2, 3]}', "[[[[[[]]]]]]", "NaN"])
+def test_very_many_members_are_counted_and_judged_all_the_same(member: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.checks.json_format._COMMAS_MAX", 100)
+    spec = CheckSpec(parser=PYTHON)
+    array = f"[{', '.join([member] * 5000)}]".encode()
+    table = ("{" + ", ".join([f'"k": {member}'] * 5000) + "}").encode()
+
+    for content, root in ((array, "array"), (table, "object")):
+        assert check(content, spec).shape == Shape(len(content), root, 5000)
+        assert check(content[:-1], spec).grade is CORRUPT
 
 
 def test_many_oddities_give_one_warning_of_each_kind() -> None:
