@@ -1,14 +1,16 @@
 """Stop and start the bot around a heal: argument lists, no shell, with a time limit."""
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from agent.config.model import Bot
 from agent.core.errors import AgentError
 
 _OUTPUT_SHOWN = 300
+_MARKER = "bot_stopped"
 
 
 class BotCommandError(AgentError):
@@ -23,10 +25,11 @@ class BotRun:
 
 
 @contextmanager
-def bot_stopped(bot: Bot | None) -> Iterator[BotRun]:
+def bot_stopped(bot: Bot | None, state_dir: str) -> Iterator[BotRun]:
     """The bot is down in the block and is started after it, whatever happened in between.
 
-    Without a configured bot nothing is stopped.
+    Without a configured bot nothing is stopped.  A marker in `state_dir` tells the next start of the agent, should
+    this one be killed meanwhile.
 
     Raises:
         BotCommandError: it could not be stopped (it was then started again); the block was not entered.
@@ -35,22 +38,31 @@ def bot_stopped(bot: Bot | None) -> Iterator[BotRun]:
     if bot is None:
         yield run
         return
+    marker = os.path.join(state_dir, _MARKER)
+    os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     try:
         _run(bot.stop, bot.timeout_s, "bot.stop")
-    except BotCommandError:
-        _start(bot, run)
-        raise
-    try:
         yield run
     finally:
-        _start(bot, run)
+        run.start_error = _start(bot, marker)
 
 
-def _start(bot: Bot, run: BotRun) -> None:
+def start_if_left_stopped(bot: Bot | None, state_dir: str) -> BotCommandError | None:
+    """A bot that a killed agent left stopped is started; return why it could not be."""
+    marker = os.path.join(state_dir, _MARKER)
+    if bot is None or not os.path.lexists(marker):
+        return None
+    return _start(bot, marker)
+
+
+def _start(bot: Bot, marker: str) -> BotCommandError | None:
     try:
         _run(bot.start, bot.timeout_s, "bot.start")
     except BotCommandError as error:
-        run.start_error = error
+        return error
+    with suppress(FileNotFoundError):
+        os.unlink(marker)
+    return None
 
 
 def _run(argv: Sequence[str], timeout_s: float, key: str) -> None:

@@ -22,7 +22,8 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="backup-agent",
         description="Keeps a bot's data files from being lost.",
-        epilog="Exit codes: 0 fine, 1 error, 2 wrong usage or config, 3 problems found or left, 4 nothing to restore from.",
+        epilog="Exit codes: 0 fine, 1 error, 2 wrong usage or config, 3 problems found or left, "
+        "4 nothing to restore from.",
     )
     parser.add_argument("--version", action="version", version=f"backup-agent {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -21,7 +21,10 @@ _LOOKS_MAX = 3  # a file that was written a moment ago is looked at again, this 
 
 @dataclass(slots=True)
 class Gate:
-    """One pass over the data folder.  `tell` hears every outcome; `pause` waits for the seconds it is given."""
+    """One pass over the data folder.
+
+    `tell` hears every outcome, `pause` waits for the seconds it is given, `stopping` ends the pass early.
+    """
 
     ws: Workspace
     pipeline: Pipeline
@@ -29,6 +32,7 @@ class Gate:
     rescan: Rescan
     tell: Callable[[Outcome], None]
     pause: Callable[[float], None]
+    stopping: Callable[[], bool] = lambda: False
     last: dict[str, Outcome] = field(default_factory=dict)  # endings that left something to do
 
     def run(self, *, heal: bool = True) -> Findings:
@@ -42,6 +46,8 @@ class Gate:
         for attempt in range(_LOOKS_MAX):
             again: list[str] = []
             for batch in batches(todo):
+                if self.stopping():
+                    return findings
                 again += self._pass(batch, heal)
             if not again or attempt == _LOOKS_MAX - 1:
                 break

@@ -15,11 +15,11 @@ from agent.core.guard import find_collapse
 from agent.core.model import FileState, Grade, HealAction, Reason, Shape
 from agent.core.naming import display
 from agent.core.reading import sole_reading
+from agent.core.settle import Due
 from agent.disk.staging import StagedFile
 from agent.outcome import Ending, Outcome
 from agent.pipeline import Look, Pipeline, one_look
 from agent.putback import Displaced, Judged, PutBack, keep_late_write, put_back
-from agent.core.settle import Due
 from agent.workspace import Workspace, suspect_thresholds
 
 _READING_MAX_BYTES = 64 * 1024 * 1024
@@ -40,7 +40,7 @@ class Healer:
         """
         bot = None if at_gate else self._ws.config.bot
         try:
-            with bot_stopped(bot) as run:
+            with bot_stopped(bot, self._ws.config.state_dir) as run:
                 outcomes = [self._heal_one(rel, at_gate) for rel in rels]
         except BotCommandError as error:
             return [Outcome(rel, Ending.HEAL_FAILED, action=HealAction.RESTORE, error=error) for rel in rels]
@@ -125,9 +125,9 @@ class Healer:
         """The catalog knows of the heal; the signature stays open, so that the restored file is looked at."""
         now = self._ws.clock.utc()
         state = how.state or _state_of(look, None)
-        heals = (look.past.heals if look.past else 0) if at_gate else decision.attempt
-        healed_at = (look.past.healed_at if look.past else None) if at_gate else now
-        state = replace(state, grade=Grade.GOOD, since=now, heals=heals, healed_at=healed_at, last_good_at=now)
+        state = replace(state, grade=Grade.GOOD, since=now, last_good_at=now)
+        if not at_gate:  # before a bot runs nobody undoes a heal
+            state = replace(state, heals=decision.attempt, healed_at=now, healed_grade=how.grade)
         self._ws.catalog.save_files([state])
         return state
 

@@ -102,7 +102,7 @@ class Pipeline:
         try:
             caught = self._capture(root_fd, staging, due, at_gate=at_gate)
         except FileNotFoundError:
-            self._decide_missing(look, at_gate)
+            self._decide_missing(root_fd, look, at_gate)
             return look
         except OSError as error:
             self._set_state(look, Grade.UNREADABLE)
@@ -139,7 +139,8 @@ class Pipeline:
             return
         still_ns = int(ws.config.watch.debounce_s * 1e9)
         fresh = is_fresh(caught.signature.ctime_ns, now_ns=self._now_ns(), still_ns=still_ns)
-        at = Circumstances(ws.clock.utc(), quiet=(look.due.quiet or at_gate) and not fresh, at_gate=at_gate)
+        quiet = (look.due.quiet or at_gate) and not fresh and not caught.beside_writer
+        at = Circumstances(ws.clock.utc(), quiet=quiet, at_gate=at_gate)
         policy = ws.heal_policy(look.rule)
         look.decision = decide(look.result.grade, caught.digest, look.past, look.snapshots, policy, at)
 
@@ -157,7 +158,7 @@ class Pipeline:
                 return replace(result, grade=Grade.SUSPECT, problems=problems)
         return result
 
-    def _decide_missing(self, look: Look, at_gate: bool) -> None:
+    def _decide_missing(self, root_fd: int, look: Look, at_gate: bool) -> None:
         """A file that is gone is missing once it was gone for longer than an atomic replace takes."""
         ws, past = self._ws, look.past
         if past is None:
@@ -173,7 +174,7 @@ class Pipeline:
                 look.end(Ending.WAITING, grade=Grade.MISSING)
                 return
         counts = ws.catalog.count_files()
-        mass = is_mass_absence(counts.get(Grade.MISSING, 0), sum(counts.values()))
+        mass = is_mass_absence(counts.get(Grade.MISSING, 0), sum(counts.values())) or not ws.is_known_root(root_fd)
         look.snapshots = ws.catalog.snapshots(look.rel)
         at = Circumstances(now, quiet=True, at_gate=at_gate)
         look.decision = decide_missing(past, look.snapshots, ws.heal_policy(look.rule), at, mass=mass)
@@ -187,7 +188,13 @@ class Pipeline:
         if not drafts:
             return
         room = [pair for pair in drafts if self._has_room(*pair)]
-        for (look, _), done in zip(room, self._ws.store.publish([d for _, d in room], staging), strict=True):
+        try:
+            published = self._ws.store.publish([d for _, d in room], staging)
+        except OSError as error:  # journal or folder: nothing was published, everything else goes on
+            for look, draft in room:
+                look.end(Ending.REFUSED, grade=draft.grade, error=error)
+            return
+        for (look, _), done in zip(room, published, strict=True):
             if isinstance(done, Refused):
                 look.end(Ending.REFUSED, grade=done.draft.grade, error=done.error)
             else:

@@ -7,7 +7,6 @@ from agent.core.decide import LeftWhy
 from agent.core.errors import AgentError, ReadBackError, SpaceBudgetError
 from agent.core.model import Grade, HealAction, Problem
 from agent.core.naming import display
-from agent.disk.capture import Miss
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import CaptureResult, Deletion, HealResult, Operation, Refusal, Skip
@@ -19,7 +18,7 @@ _CAPTURED = {
     Ending.UNREADABLE: CaptureResult.UNREADABLE,
 }
 _NOT_CAPTURED = frozenset({Ending.SKIPPED, Ending.FORGOTTEN, Ending.HEALED, Ending.RACED, Ending.HEAL_FAILED})
-_SKIPS = {Miss.LINK: Skip.SYMLINK, Miss.NOT_REGULAR: Skip.NOT_REGULAR, Miss.TOO_LARGE: Skip.TOO_LARGE}
+_SKIPS = {skip.value: skip for skip in Skip}
 _PROBLEMS_SHOWN = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = {
@@ -126,7 +125,7 @@ class Recorder:
         self._log.debug("source_waited_for", file=o.rel, ending=o.ending.value)
 
     def _skipped_file(self, o: Outcome) -> None:
-        self.skip(o.rel, _SKIPS.get(Miss(o.detail), Skip.OTHER))
+        self.skip(o.rel, skip_of(o.detail))
 
     def skip(self, rel: str, reason: Skip) -> None:
         """A name that matches is no data file; told once per file and reason."""
@@ -196,6 +195,11 @@ _TELL: dict[Ending, Callable[[Recorder, Outcome], None]] = {
     Ending.HEAL_FAILED: Recorder._heal_failed,
     Ending.FORGOTTEN: Recorder._forgotten,
 }
+
+
+def skip_of(reason: str) -> Skip:
+    """Return the label for an entry that is no data file, from what the walk or the capture says of it."""
+    return _SKIPS.get(reason, Skip.OTHER)
 
 
 def refusal_of(error: Exception | None) -> Refusal:

@@ -33,6 +33,10 @@ class Rescan:
     def __len__(self) -> int:
         return len(self._known)
 
+    def files(self) -> list[str]:
+        """Return the files that are known."""
+        return list(self._known)
+
     def learn(self, state: FileState) -> None:
         """This is how the file was last looked at."""
         settled = state.signature is not None and state.grade is not Grade.MISSING
@@ -67,8 +71,10 @@ class Rescan:
                     met.add(entry.rel)
                 if before != _fingerprint(entry.signature):
                     findings.changed.append(entry.rel)
-        if len(met) < len(self._known):
-            findings.missing = list(self._gone(met, findings.skipped))
+            if len(met) < len(self._known):
+                findings.missing = list(self._gone(met, findings.skipped))
+            if not findings.missing:
+                self._ws.know_root(root_fd)
         return findings
 
     def _gone(self, met: set[str], skipped: list[Skipped]) -> Iterator[str]:

@@ -78,9 +78,15 @@ class Workspace:
         self.config = config
         self.store = Store(config.backup_dir, self.journal, Compression(config.backup.compression))
 
+    def was_replaced(self) -> bool:
+        """Whether the folder of the catalog is not the one that was opened: deleted, or made anew."""
+        return not self.catalog.is_in_place()
+
     def reopen_catalog(self) -> None:
         """A catalog that turned out to be damaged is set aside; the new one is empty, to be rebuilt by `recover`."""
         self.catalog.close()
+        os.close(open_root(self.config.state_dir, create=True))
+        _agree_on_format(self.config.state_dir)
         self.catalog, self.catalog_was_lost = _open_catalog(self.config.state_dir, self.clock)
 
     def close(self) -> None:
@@ -98,6 +104,15 @@ class Workspace:
             yield fd
         finally:
             os.close(fd)
+
+    def know_root(self, root_fd: int) -> None:
+        """The data folder is the one that holds the files: remembered, so that an empty mount point is told from it."""
+        if not self.is_known_root(root_fd) or self.catalog.note(_ROOT_NOTE) is None:
+            self.catalog.set_note(_ROOT_NOTE, str(os.fstat(root_fd).st_ino))
+
+    def is_known_root(self, root_fd: int) -> bool:
+        """Whether the data folder is the one in which no file was missing last."""
+        return self.catalog.note(_ROOT_NOTE) in (None, str(os.fstat(root_fd).st_ino))
 
     def live_staging(self, root_fd: int, rel: str) -> StagingFolder:
         """Return a folder for files that are to take the place of `rel`: `temp_dir`, or else the folder of `rel`.
@@ -149,6 +164,7 @@ def suspect_thresholds(rule: FileRule) -> SuspectThresholds:
     return SuspectThresholds(wish.enabled, wish.min_fraction, wish.min_records, wish.min_bytes)
 
 
+_ROOT_NOTE = "root_inode"
 HELD_GRADES = frozenset({Grade.SUSPECT, Grade.INVALID, Grade.CORRUPT, Grade.MISSING, Grade.UNREADABLE})
 
 

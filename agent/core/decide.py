@@ -74,7 +74,12 @@ class Circumstances:
 
 
 def decide(
-    grade: Grade, digest: str, past: FileState | None, snapshots: Sequence[Snapshot], policy: HealPolicy, at: Circumstances
+    grade: Grade,
+    digest: str,
+    past: FileState | None,
+    snapshots: Sequence[Snapshot],
+    policy: HealPolicy,
+    at: Circumstances,
 ) -> Decision:
     """Return what to do about a state of `grade` whose bytes have `digest`.
 
@@ -91,7 +96,7 @@ def decide(
     actions: tuple[HealAction, ...] = (HealAction.REPAIR, HealAction.RESTORE)
     if grade is Grade.INVALID and wish == "restore":
         actions = (HealAction.RESTORE,)
-    return _decide_heal(wish, actions, past, snapshots, policy, at)
+    return _decide_heal(grade, wish, actions, past, snapshots, policy, at)
 
 
 def decide_missing(
@@ -103,7 +108,7 @@ def decide_missing(
     """
     if mass:
         return LeaveAlone(LeftWhy.MASS)
-    return _decide_heal(policy.on_missing, (HealAction.RESTORE,), past, snapshots, policy, at)
+    return _decide_heal(Grade.MISSING, policy.on_missing, (HealAction.RESTORE,), past, snapshots, policy, at)
 
 
 def _decide_good(digest: str, good: Sequence[Snapshot]) -> Decision:
@@ -114,6 +119,7 @@ def _decide_good(digest: str, good: Sequence[Snapshot]) -> Decision:
 
 
 def _decide_heal(
+    grade: Grade,
     wish: str,
     actions: tuple[HealAction, ...],
     past: FileState | None,
@@ -125,18 +131,18 @@ def _decide_heal(
         return LeaveAlone(LeftWhy.NEVER_GOOD)
     if wish == "alert":
         return LeaveAlone(LeftWhy.POLICY)
-    done = heals_in_window(past, policy.clobber_window, at.now)
+    done = heals_in_window(past, grade, policy.clobber_window, at.now)
     if done >= policy.attempts_max and not at.at_gate:
         return LeaveAlone(LeftWhy.GAVE_UP)
     return Heal(actions, attempt=done + 1)
 
 
-def heals_in_window(past: FileState | None, window: timedelta, now: datetime) -> int:
-    """Return how many heals of this damage the bot has undone; 0 when the last one held for longer than `window`.
+def heals_in_window(past: FileState | None, grade: Grade, window: timedelta, now: datetime) -> int:
+    """Return how many heals of a damage of `grade` were undone; 0 when the last one held for longer than `window`.
 
     Once given up, the count stands until the file was seen good again.
     """
-    if past is None or past.healed_at is None:
+    if past is None or past.healed_at is None or past.healed_grade is not grade:
         return 0
     if past.gave_up or now - past.healed_at <= window:
         return past.heals

@@ -146,8 +146,9 @@ class FileState:
     """What is known of one data file between two looks; lives in the catalog.
 
     `signature`, `digest`, `grade` and `shape` tell of the last state that was looked at; `since` is when this grade
-    was first seen.  `last_good_at` is when the file was last seen in a good state, `good` its outline then and
-    `was_good` its digest.  `heals` counts heals since the damage began to come back (`healed_at`, `gave_up`).
+    was first seen.  `last_good_at` is when the file was last seen in a good state.
+    `heals` counts the heals of a damage that keeps coming back: the last one, at
+    `healed_at`, mended `healed_grade`; `gave_up` says that no more are tried.
     """
 
     rel: str
@@ -162,6 +163,7 @@ class FileState:
     last_snapshot_at: datetime | None = None
     heals: int = 0
     healed_at: datetime | None = None
+    healed_grade: Grade | None = None
     gave_up: bool = False
 
 

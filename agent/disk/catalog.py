@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS files(
     digest TEXT NOT NULL, shape_size INTEGER, root TEXT, records INTEGER,
     uid INTEGER, gid INTEGER, perm INTEGER, capture_mode TEXT,
     last_good INTEGER, last_snapshot INTEGER,
-    heals INTEGER NOT NULL, healed INTEGER, gave_up INTEGER NOT NULL
+    heals INTEGER NOT NULL, healed INTEGER, healed_grade TEXT, gave_up INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshots(
     rel BLOB NOT NULL, taken INTEGER NOT NULL, name BLOB NOT NULL UNIQUE, digest TEXT NOT NULL,
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHO
 """
 _FILE_COLUMNS = (
     "rel, grade, since, inode, size, mtime_ns, ctime_ns, digest, shape_size, root, records, uid, gid, perm, "
-    "capture_mode, last_good, last_snapshot, heals, healed, gave_up"
+    "capture_mode, last_good, last_snapshot, heals, healed, healed_grade, gave_up"
 )
 _SNAPSHOT_COLUMNS = "rel, taken, name, digest, size, stored, grade, reason, root, records, pinned"
 
@@ -59,6 +59,7 @@ class Catalog:
         """
         self.path = os.path.join(state_dir, CATALOG_NAME)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self._opened = _identity(self.path)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(self.path, timeout=_BUSY_WAIT_S, isolation_level=None, check_same_thread=False)
         try:
@@ -101,6 +102,13 @@ class Catalog:
                 raise
             self._db.execute("COMMIT")
 
+    def is_in_place(self) -> bool:
+        """Whether the path still shows the file that was opened."""
+        try:
+            return _identity(self.path) == self._opened
+        except FileNotFoundError:
+            return False
+
     def is_whole(self) -> bool:
         """Whether SQLite finds nothing wrong with the file."""
         with self._lock:
@@ -124,7 +132,7 @@ class Catalog:
         return (Grade(rows[0][0]), _signature(rows[0][1:5])) if rows else None
 
     def save_files(self, states: Iterable[FileState]) -> None:
-        marks = ",".join("?" * 20)
+        marks = ",".join("?" * 21)
         with self.transaction():
             self._db.executemany(
                 f"INSERT OR REPLACE INTO files({_FILE_COLUMNS}) VALUES({marks})", map(_file_row, states)
@@ -159,7 +167,8 @@ class Catalog:
 
     def all_snapshots(self, page: int = 1000) -> Iterator[Snapshot]:
         """Yield every snapshot in the order of paths and times, a page at a time."""
-        sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE (rel, taken, name) > (?, ?, ?) AND doomed=0 ORDER BY rel, taken, name LIMIT ?"
+        where = "(rel, taken, name) > (?, ?, ?) AND doomed=0"
+        sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE {where} ORDER BY rel, taken, name LIMIT ?"
         last: tuple[bytes, int, bytes] = (b"", -(2**62), b"")
         while rows := self._read(sql, (*last, page)):
             yield from map(_snapshot, rows)
@@ -216,6 +225,11 @@ class Catalog:
             return self._db.execute(sql, values).fetchall()
 
 
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path, follow_symlinks=False)
+    return status.st_dev, status.st_ino
+
+
 def set_aside(state_dir: str, stamp: str) -> str:
     """A damaged catalog no longer stands in the way; return where it is kept."""
     kept = f"{CATALOG_NAME}.damaged-{stamp}"
@@ -254,7 +268,7 @@ def _file_row(state: FileState) -> tuple[object, ...]:
         state.digest, *((shape.size_bytes, shape.root, shape.records) if shape else (None,) * 3),
         *((own.uid, own.gid, own.mode) if own else (None,) * 3),
         state.mode.value if state.mode else None, _ms(state.last_good_at), _ms(state.last_snapshot_at),
-        state.heals, _ms(state.healed_at), int(state.gave_up),
+        state.heals, _ms(state.healed_at), state.healed_grade.value if state.healed_grade else None, int(state.gave_up),
     )  # fmt: skip
 
 
@@ -274,7 +288,8 @@ def _file_state(row: Sequence) -> FileState:  # type: ignore[type-arg]  # a row 
         last_snapshot_at=_moment(row[16]),
         heals=row[17],
         healed_at=_moment(row[18]),
-        gave_up=bool(row[19]),
+        healed_grade=Grade(row[19]) if row[19] else None,
+        gave_up=bool(row[20]),
     )
 
 

@@ -46,11 +46,8 @@ class Journal:
 
     def read(self) -> Iterator[dict[str, object]]:
         """Yield the records, oldest first; a line cut short by a crash is passed over."""
-        try:
-            stream = open(os.path.join(self._folder, JOURNAL_NAME), "rb")
-        except FileNotFoundError:
-            return
-        with stream:
+        path = os.path.join(self._folder, JOURNAL_NAME)
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
             for line in stream:
                 with contextlib.suppress(ValueError):
                     record = json.loads(line)

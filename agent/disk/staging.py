@@ -3,6 +3,7 @@
 Each is locked (flock) while in use, so that a sweep tells a leftover from the file of a command at work.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -47,10 +48,8 @@ class StagedFile:
     def discard(self) -> None:
         """The file is gone, if it still has its temporary name."""
         self.close()
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self.name, dir_fd=self.folder.fd)
-        except FileNotFoundError:
-            pass
 
 
 class StagingFolder:

@@ -1,0 +1,112 @@
+"""Tell log and metrics what happened to the folder as a whole; single files are told by `record.py`."""
+
+from collections.abc import Sequence
+
+from agent.core.model import Snapshot
+from agent.disk.watcher import Mode, Trouble, WatcherHealth
+from agent.logs import get_logger
+from agent.metrics import Metrics
+from agent.metrics.labels import Operation
+from agent.notify import READY, notify, status
+from agent.record import Recorder, error_fields, skip_of
+from agent.recover import Recovered
+from agent.rescan import Findings
+
+_NAMES_SHOWN = 5
+
+
+class Announcer:
+    """Says a thing once when it begins and once when it ends."""
+
+    def __init__(self, metrics: Metrics, recorder: Recorder, data_dir: str) -> None:
+        self._metrics, self._recorder, self._data_dir = metrics, recorder, data_dir
+        self._log = get_logger()
+        self._root_up = True
+        self._watch_told = ""
+
+    def started(self, files: int, *, at: float) -> None:
+        """The gate is passed, `at` (Unix time)."""
+        self._metrics.ready.set(1)
+        self._config_in_effect(at)
+        self._log.info("service_started", data_dir=self._data_dir, files=files)
+        self.ready(files)
+
+    def ready(self, files: int) -> None:
+        """The service manager knows that starting, or reloading, is over."""
+        notify(READY, status(f"guarding {files} files in {self._data_dir}"))
+
+    def root(self, *, up: bool) -> None:
+        """The data folder is there, or it is not."""
+        if up and not self._root_up:
+            self._log.warning("data_dir_back", data_dir=self._data_dir)
+        elif not up and self._root_up:
+            self._log.error(
+                "data_dir_missing",
+                data_dir=self._data_dir,
+                hint="nothing is restored until it is back: check the mount, or make the folder",
+            )
+        self._root_up = up
+        self._metrics.data_dir_up.set(int(up))
+
+    def watcher(self, health: WatcherHealth, *, polls_by_config: bool) -> None:
+        """How changes are noticed, when that has changed."""
+        self._metrics.watcher_up.set(int(health.alive and health.mode is Mode.EVENTS and not polls_by_config))
+        now = "polling" if polls_by_config else f"{health.mode} {health.reason}"
+        if now == self._watch_told:
+            return
+        self._watch_told = now
+        if health.reason is None or polls_by_config:
+            mode = Mode.POLLING if polls_by_config else health.mode
+            self._log.info("watch_started", mode=str(mode), folders=health.watched_folders)
+        elif health.reason is not Trouble.ROOT_MISSING:
+            self._log.warning("watch_hindered", mode=str(health.mode), reason=str(health.reason), detail=health.detail)
+
+    def walk(self, findings: Findings, *, took_s: float, at: float) -> None:
+        """A whole walk ended `at` (Unix time)."""
+        self._metrics.rescan_duration.set(took_s)
+        self._metrics.rescan_last_success.set(at)
+        for entry in findings.skipped:
+            if not entry.hides_files:
+                self._recorder.skip(entry.rel, skip_of(entry.reason.value))
+            else:
+                self._metrics.io_errors.inc(Operation.RESCAN)
+                self._log.warning(
+                    "rescan_hindered", file=entry.rel, reason=entry.reason.value, **error_fields(entry.error)
+                )
+
+    def recovered(self, done: Recovered, lost_catalog: str | None) -> None:
+        """What a start, or a rebuild, found and did."""
+        if lost_catalog not in (None, "missing"):
+            self._log.warning("catalog_rebuilt", set_aside=lost_catalog, snapshots=len(done.adopted))
+        elif done.adopted:
+            grades = {str(g): sum(s.grade is g for s in done.adopted) for g in {s.grade for s in done.adopted}}
+            self._log.info("snapshots_adopted", count=len(done.adopted), grades=grades)
+        if done.vanished:
+            self.vanished(done.vanished)
+        if done.kept or done.swept:
+            self._log.warning("leftovers_swept", deleted=len(done.swept), kept=done.kept)
+
+    def vanished(self, gone: Sequence[Snapshot]) -> None:
+        """Someone else deletes in the backup folder."""
+        self._metrics.snapshots_vanished.inc(len(gone))
+        files = sorted({s.rel for s in gone})
+        self._log.error(
+            "snapshots_vanished",
+            count=len(gone),
+            files=files[:_NAMES_SHOWN],
+            newest=max(gone, key=lambda s: s.taken_at).name,
+            hint="something else deletes in the backup folder: give the agent a backup_dir of its own",
+        )
+
+    def reloaded(self, problems: Sequence[str], *, at: float) -> None:
+        """A new config is in effect since `at` (Unix time), or is not and why."""
+        if problems:
+            self._metrics.config_last_reload_successful.set(0)
+            self._log.error("config_reload_failed", problems=list(problems), hint="the old config stays in effect")
+        else:
+            self._config_in_effect(at)
+            self._log.info("config_reloaded")
+
+    def _config_in_effect(self, at: float) -> None:
+        self._metrics.config_last_reload_successful.set(1)
+        self._metrics.config_last_reload_success.set(at)

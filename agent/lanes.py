@@ -1,0 +1,78 @@
+"""Where looks and heals run beside the loop: one quick lane for batches of small files, slow ones for the rest."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from agent.core.settle import Due
+from agent.outcome import Outcome
+
+_THREADS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work on some files; `began` is a moment of the monotonic clock."""
+
+    dues: tuple[Due, ...]
+    began: float
+    future: Future[list[Outcome]]
+    is_quick: bool
+    is_heal: bool
+
+
+class Lanes:
+    """Runs jobs, never two for one file.  All methods belong to the loop's thread, but for `file_count`."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="lane")
+        self._jobs: list[Job] = []
+
+    @property
+    def quick_is_free(self) -> bool:
+        return not any(job.is_quick for job in self._jobs)
+
+    @property
+    def heals(self) -> bool:
+        """Whether a heal is under way: a bot may be stopped for it."""
+        return any(job.is_heal for job in self._jobs)
+
+    def file_count(self) -> int:
+        return sum(len(job.dues) for job in tuple(self._jobs))
+
+    def files(self) -> set[str]:
+        return {due.rel for job in self._jobs for due in job.dues}
+
+    def oldest_began(self) -> float | None:
+        """When the longest-running job began; None when nothing runs."""
+        return min((job.began for job in self._jobs), default=None)
+
+    def fly(
+        self,
+        dues: Sequence[Due],
+        work: Callable[[], list[Outcome]],
+        *,
+        now: float,
+        quick: bool = False,
+        heal: bool = False,
+    ) -> None:
+        """Begin a job; the loop is woken when it is done."""
+        future = self._pool.submit(work)
+        self._jobs.append(Job(tuple(dues), now, future, quick, heal))
+        future.add_done_callback(lambda _: self._wake())
+
+    def landed(self) -> Iterator[Job]:
+        """Yield and forget the jobs that are done."""
+        done = [job for job in self._jobs if job.future.done()]
+        self._jobs = [job for job in self._jobs if job not in done]
+        yield from done
+
+    def finish(self) -> Iterator[Job]:
+        """Wait for every job, then yield and forget them."""
+        for job in self._jobs:
+            job.future.exception()
+        yield from self.landed()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
