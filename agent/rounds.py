@@ -1,0 +1,293 @@
+"""One round of the daemon: take hints, take up what the lanes have done, walk, audit, hand out what is due.
+
+Nothing here waits; `idle_s` says for how long nothing is to be done.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+
+from agent.announce import Announcer
+from agent.config import Config
+from agent.core.errors import AgentError
+from agent.core.model import Grade, Reason
+from agent.core.pace import BackOff, Pace
+from agent.core.settle import Due, Settler
+from agent.disk.watcher import Mode, Watcher
+from agent.gate import BATCH_FILES
+from agent.healing import Healer
+from agent.lanes import Job, Lanes
+from agent.logs import get_logger
+from agent.metrics import Metrics
+from agent.metrics.labels import Operation, WatchEvent
+from agent.outcome import RETRIED, SOON, Ending, Outcome
+from agent.pipeline import Pipeline
+from agent.record import Recorder, error_fields
+from agent.recover import forget_vanished
+from agent.rescan import Findings, Rescan
+from agent.scrape import Scrape
+from agent.workspace import Clock, Workspace
+
+FAILURES = (OSError, sqlite3.Error, AgentError)
+_ROOT_LOOK_S = 1.0
+_AGAIN_S = 0.02
+_EVENTS_SHARE = 0.0005  # of one core, for rescans while events arrive
+_POLLING_SHARE = 0.01  # of one core, where rescans are all there is
+_AUDIT_SHARE = 0.0003
+_AUDIT_S = 30.0
+_WALK = "/"  # the back-off key of the rescan; no rel is spelled so
+
+
+class Rounds:
+    """What the loop does each time it wakes.  All methods belong to the loop's thread.
+
+    `reopen` is called when catalog or backup folder turned out to be damaged or replaced; no job is under way then.
+    """
+
+    def __init__(
+        self,
+        ws: Workspace,
+        metrics: Metrics,
+        announce: Announcer,
+        recorder: Recorder,
+        *,
+        wake: Callable[[], None],
+        reopen: Callable[[], None],
+    ) -> None:
+        self._ws, self._metrics, self._announce, self._recorder = ws, metrics, announce, recorder
+        self._reopen_folder = reopen
+        self._clock: Clock = ws.clock
+        self._log = get_logger()
+        self.pipeline = Pipeline(ws)
+        self.healer = Healer(ws, self.pipeline)
+        self.lanes = Lanes(wake)
+        self.settler = Settler(self._config.watch.debounce_s, self._config.watch.max_delay_s)
+        self.rescan = Rescan(ws)
+        self.scrape = Scrape(ws, metrics, lambda: len(self.settler) + self.lanes.file_count())
+        self.watcher = Watcher(
+            self._config.data_dir,
+            is_data_file=lambda rel: self._config.is_data_file(rel),  # noqa: PLW0108  # a reload changes the config
+            skip_folder=lambda rel: not self._config.may_hold_data_files(rel),
+            wake=wake,
+        )
+        self._backoff = BackOff()
+        self._pace = Pace(self._config.watch.rescan_s, _EVENTS_SHARE)
+        self._audit_pace = Pace(_AUDIT_S, _AUDIT_SHARE)
+        self._root_up = True
+        now = self._clock.monotonic()
+        self._next_rescan, self._next_audit = now + self._config.watch.rescan_s, now + _AUDIT_S
+
+    @property
+    def _config(self) -> Config:
+        return self._ws.config
+
+    @property
+    def polls_by_config(self) -> bool:
+        return self._config.watch.mode == "polling"
+
+    def once(self) -> None:
+        """Do all there is to do now."""
+        self._take_hints()
+        self.land(self.lanes.landed())
+        now = self._clock.monotonic()
+        if now >= self._next_rescan:
+            self._walk()
+        if now >= self._next_audit and self._root_up:
+            self._audit()
+        self._dispatch()
+
+    def idle_s(self) -> float:
+        """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
+        times = [self._next_rescan, self._next_audit]
+        due = self.settler.next_due()
+        if due is not None and self._root_up and self.lanes.quick_is_free:
+            times.append(due)
+        return max(0.0, min(times) - self._clock.monotonic())
+
+    def adopt_config(self, old: Config) -> None:
+        """The workspace has a new config in place of `old`."""
+        watch = self._config.watch
+        self.settler.adjust(debounce_s=watch.debounce_s, max_delay_s=watch.max_delay_s)
+        self.scrape.limit_labels()
+        self.rescan.recheck(rel for rel in self.rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
+        self._next_rescan = self._clock.monotonic()
+
+    # events and jobs
+
+    def _take_hints(self) -> None:
+        hints = self.watcher.drain()
+        now = self._clock.monotonic()
+        for rel in hints.files:
+            self.settler.note(rel, now)
+        for kind, count in hints.events.items():
+            self._metrics.watch_events.inc(WatchEvent(kind), count)
+        if hints.folders or hints.rescan_wanted:
+            self._next_rescan = min(self._next_rescan, now + self._pace.soon_s)
+
+    def _dispatch(self) -> None:
+        """Hand due files to the lanes."""
+        if not self._root_up or not self.lanes.quick_is_free:
+            return
+        now = self._clock.monotonic()
+        busy = self.lanes.files()
+        small: list[Due] = []
+        for due in self.settler.due(now, limit=BATCH_FILES):
+            if due.rel in busy:
+                self.settler.retry(due.rel, at=now + _AGAIN_S, first_at=due.first_at)
+            elif self.pipeline.is_heavy(due.rel):
+                self._look([due], quick=False)
+            else:
+                small.append(due)
+        if small:
+            self._look(small, quick=True)
+
+    def _look(self, dues: Sequence[Due], *, quick: bool) -> None:
+        work = lambda: self.pipeline.run(dues, Reason.CHANGE)  # noqa: E731  # the job of a lane
+        self.lanes.fly(dues, work, now=self._clock.monotonic(), quick=quick)
+
+    def _heal(self, dues: Sequence[Due]) -> None:
+        work = lambda: self.healer.heal([due.rel for due in dues], at_gate=False)  # noqa: E731  # the job of a lane
+        self.lanes.fly(dues, work, now=self._clock.monotonic(), heal=True)
+
+    def land(self, jobs: Iterable[Job], *, stopping: bool = False) -> None:
+        """Take up what the lanes have done."""
+        for job in jobs:
+            try:
+                outcomes = job.future.result()
+            except FAILURES as error:
+                self._job_failed(job, error)
+                continue
+            took_s = self._clock.monotonic() - job.began
+            by_rel = {due.rel: due for due in job.dues}
+            for outcome in outcomes:
+                self.learn(outcome)
+                if outcome.ending is Ending.PUBLISHED:
+                    self._metrics.protect_duration.observe(took_s)
+                self.wait_again(by_rel[outcome.rel], outcome)
+            hurt = [by_rel[o.rel] for o in outcomes if o.ending is Ending.DAMAGED]
+            if hurt and not stopping:
+                self._heal(hurt)
+
+    def learn(self, outcome: Outcome) -> None:
+        """Tell of an outcome, and remember what it says of the file."""
+        self._recorder.record(outcome)
+        if outcome.ending is Ending.LEFT and outcome.grade is Grade.MISSING:
+            self.rescan.forget(outcome.rel)  # told; when it comes back, it is new
+        elif outcome.state is not None:
+            self.rescan.learn(outcome.state)
+
+    def wait_again(self, due: Due, outcome: Outcome) -> None:
+        """Put a file that is not settled yet back into the settler."""
+        now = self._clock.monotonic()
+        if outcome.ending in RETRIED:
+            self.settler.retry(due.rel, at=now + self._backoff.next_s(due.rel), first_at=None)
+            return
+        self._backoff.reset(due.rel)
+        if outcome.ending in SOON:
+            grace_s = self._config.recovery.missing_grace_s if outcome.grade is Grade.MISSING else 0.0
+            self.settler.retry(due.rel, at=now + max(self._config.watch.debounce_s, grace_s), first_at=due.first_at)
+
+    def _job_failed(self, job: Job, error: Exception) -> None:
+        """A whole batch could not be worked on: all of it is tried again."""
+        if not os.path.isdir(self._config.data_dir):
+            self._set_root(up=False)
+        elif isinstance(error, sqlite3.Error):
+            self._metrics.io_errors.inc(Operation.CATALOG)
+            self._log.error("catalog_failed", **error_fields(error))
+            if not isinstance(error, sqlite3.OperationalError):
+                self._reopen()
+        else:
+            self._metrics.io_errors.inc(Operation.PUBLISH)
+            self._log.error("pipeline_failed", files=len(job.dues), **error_fields(error))
+        now = self._clock.monotonic()
+        for due in job.dues:
+            self.settler.retry(due.rel, at=now + self._backoff.next_s(due.rel), first_at=None)
+
+    def _reopen(self) -> None:
+        """The catalog is damaged, or its folder was replaced: begin anew from files and journal."""
+        self.land(list(self.lanes.finish()))
+        self._reopen_folder()
+        self._next_rescan = self._clock.monotonic()
+
+    # rescans
+
+    def _walk(self) -> None:
+        """Find what no event told."""
+        began = self._clock.monotonic()
+        if not self.polls_by_config:
+            self.watcher.restart_if_needed()
+        self._announce.watcher(self.watcher.health(), polls_by_config=self.polls_by_config)
+        try:
+            findings = self.rescan.walk()
+            if self._ws.was_replaced():
+                self._log.error("backup_dir_replaced", backup_dir=self._config.backup_dir)
+                self._reopen()
+        except (FileNotFoundError, NotADirectoryError):
+            self._set_root(up=False)
+            self._next_rescan = began + _ROOT_LOOK_S
+            return
+        except FAILURES as error:
+            self._metrics.io_errors.inc(Operation.RESCAN)
+            self._log.error("rescan_failed", **error_fields(error))
+            self._next_rescan = began + self._backoff.next_s(_WALK)
+            return
+        self._backoff.reset(_WALK)
+        self._set_root(up=True)
+        for rel in (*findings.changed, *findings.missing):
+            self.settler.note(rel, began)
+        for late in self.healer.recheck_displaced():
+            self._recorder.record(late)
+        took_s = self._clock.monotonic() - began
+        self.tell_walk(findings, took_s)
+        self._next_rescan = began + self._walk_pause_s(took_s)
+
+    def _walk_pause_s(self, took_s: float) -> float:
+        watch = self._config.watch
+        if self.polls_by_config or self.watcher.health().mode is Mode.POLLING:
+            self._pace.adjust(min(watch.rescan_s, max(1.0, watch.debounce_s)), _POLLING_SHARE)
+        else:
+            self._pace.adjust(watch.rescan_s, _EVENTS_SHARE)
+        return self._pace.after(took_s)
+
+    def tell_walk(self, findings: Findings, took_s: float) -> None:
+        """A whole walk has ended: metrics and log know."""
+        now = self._clock.utc()
+        self._announce.walk(findings, took_s=took_s, at=now.timestamp())
+        self.scrape.walked_at = now
+        self.scrape.overflow_count = self.watcher.health().overflow_count
+
+    def _set_root(self, *, up: bool) -> None:
+        self._root_up = up
+        self._announce.root(up=up)
+
+    def _audit(self) -> None:
+        """Compare catalog and backup folder: others may delete there.  A file whose copies went is looked at again."""
+        began = self._clock.monotonic()
+        try:
+            gone = forget_vanished(self._ws)
+        except FAILURES as error:
+            self._metrics.io_errors.inc(Operation.CATALOG)
+            self._log.error("audit_failed", **error_fields(error))
+            gone = []
+        if gone:
+            self._announce.vanished(gone)
+            for rel in {s.rel for s in gone}:
+                self.settler.note(rel, began)
+        self._next_audit = began + self._audit_pace.after(self._clock.monotonic() - began)
+
+    # the end
+
+    def last_snapshots(self) -> None:
+        """Capture at once what is pending and what a last walk finds; no heal is begun.
+
+        Raises: as `Pipeline.run`.
+        """
+        self.watcher.stop()
+        self.land(list(self.lanes.finish()), stopping=True)
+        waiting = [due.rel for due in self.settler.drain()]
+        rels = list(dict.fromkeys([*waiting, *self.rescan.walk().changed]))
+        now = self._clock.monotonic()
+        for start in range(0, len(rels), BATCH_FILES):
+            dues = [Due(rel, True, now) for rel in rels[start : start + BATCH_FILES]]
+            for outcome in self.pipeline.run(dues, Reason.SHUTDOWN):
+                self._recorder.record(outcome)
