@@ -133,9 +133,8 @@ class Healer:
 
     def recheck_displaced(self) -> list[Outcome]:
         """Return what was written into displaced files after all, kept aside; forget the others."""
-        watched, self.displaced = self.displaced, []
         late = []
-        for inode in watched:
+        for inode in [self.displaced.pop() for _ in range(len(self.displaced))]:
             try:
                 if inode.has_changed():
                     kept = keep_late_write(self._ws, inode)

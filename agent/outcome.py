@@ -51,7 +51,8 @@ class Outcome:
     attempt: int = 0
     quarantined: str | None = None
     rolled_back_to: str | None = None
-    deleted_count: int = 0
+    deleted_count: int = 0  # by rotation
+    thinned_count: int = 0  # by the space budget
     lease_broken: bool = False
     swap_undone: bool = False
     detail: str = ""

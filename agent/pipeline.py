@@ -51,6 +51,7 @@ class Look:
     result: CheckResult | None = None
     decision: Decision | None = None
     state: FileState | None = None
+    thinned_count: int = 0
     outcome: Outcome | None = None
 
     @property
@@ -59,7 +60,7 @@ class Look:
 
     def end(self, ending: Ending, **details: object) -> None:
         was = self.past.grade if self.past else None
-        self.outcome = Outcome(self.rel, ending, was=was, state=self.state, **details)  # type: ignore[arg-type]  # the fields of Outcome
+        self.outcome = Outcome(self.rel, ending, was=was, state=self.state, thinned_count=self.thinned_count, **details)  # type: ignore[arg-type]  # the fields of Outcome
 
 
 class Pipeline:
@@ -109,15 +110,17 @@ class Pipeline:
             look.end(Ending.UNREADABLE, error=error, is_news=_is_news(look, Grade.UNREADABLE))
             return look
         if isinstance(caught, NotCaptured):
-            _end_missed(look, caught)
+            self._end_missed(look, caught)
             return look
         look.capture = caught
         self._judge(look, at_gate)
         return look
 
+    def _is_overdue(self, due: Due) -> bool:
+        return self._ws.clock.monotonic() - due.first_at >= self._ws.config.watch.max_delay_s
+
     def _capture(self, root_fd: int, staging: StagingFolder, due: Due, *, at_gate: bool) -> Capture | NotCaptured:
         watch = self._ws.config.watch
-        waited_s = self._ws.clock.monotonic() - due.first_at
         return capture(
             root_fd,
             due.rel,
@@ -125,7 +128,7 @@ class Pipeline:
             max_bytes=watch.max_file_size_bytes,
             now_ns=self._now_ns(),
             still_ns=int(watch.debounce_s * 1e9),
-            past_writers=at_gate or waited_s >= watch.max_delay_s,
+            past_writers=at_gate or self._is_overdue(due),
         )
 
     def _judge(self, look: Look, at_gate: bool) -> None:
@@ -140,7 +143,8 @@ class Pipeline:
         still_ns = int(ws.config.watch.debounce_s * 1e9)
         fresh = is_fresh(caught.signature.ctime_ns, now_ns=self._now_ns(), still_ns=still_ns)
         quiet = (look.due.quiet or at_gate) and not fresh and not caught.beside_writer
-        at = Circumstances(ws.clock.utc(), quiet=quiet, at_gate=at_gate)
+        overdue = self._is_overdue(look.due) and not caught.beside_writer
+        at = Circumstances(ws.clock.utc(), quiet=quiet, at_gate=at_gate, overdue=overdue)
         policy = ws.heal_policy(look.rule)
         look.decision = decide(look.result.grade, caught.digest, look.past, look.snapshots, policy, at)
 
@@ -161,12 +165,13 @@ class Pipeline:
     def _decide_missing(self, root_fd: int, look: Look, at_gate: bool) -> None:
         """A file that is gone is missing once it was gone for longer than an atomic replace takes."""
         ws, past = self._ws, look.past
-        if past is None:
+        if past is None and not look.rule.required:
             look.end(Ending.FORGOTTEN)
             return
         self._set_state(look, Grade.MISSING)
         assert look.state is not None
         now = ws.clock.utc()
+        past = past or replace(look.state, grade=Grade.GOOD)
         grace = timedelta(seconds=ws.config.recovery.missing_grace_s)
         if past.grade is not Grade.MISSING or (now - past.since < grace and not at_gate):
             ws.catalog.save_files([look.state])
@@ -187,7 +192,7 @@ class Pipeline:
                 drafts.append((look, self._draft(look, kept, reason)))
         if not drafts:
             return
-        room = [pair for pair in drafts if self._has_room(*pair)]
+        room = self._with_room(drafts)
         try:
             published = self._ws.store.publish([d for _, d in room], staging)
         except OSError as error:  # journal or folder: nothing was published, everything else goes on
@@ -210,15 +215,23 @@ class Pipeline:
         taken_at = self._ws.stamp(look.rel)
         return Draft(look.rel, caught.content, caught.digest, caught.ownership, grade, reason, result.shape, taken_at)
 
-    def _has_room(self, look: Look, draft: Draft) -> bool:
-        _, short = make_room(self._ws, look.capture.signature.size_bytes if look.capture else 0)
-        if short:
+    def _with_room(self, drafts: Sequence[tuple[Look, Draft]]) -> list[tuple[Look, Draft]]:
+        """Return the drafts that the space budget has room for, thinning old copies for them."""
+        room: list[tuple[Look, Draft]] = []
+        need = 0
+        for look, draft in drafts:
+            size = look.capture.signature.size_bytes if look.capture else 0
+            look.thinned_count, short = make_room(self._ws, need + size)
+            if not short:
+                need += size
+                room.append((look, draft))
+                continue
             error = SpaceBudgetError(
                 f"no room for a snapshot of {display(look.rel)}: the space budget is short of {short} bytes",
                 hint="raise backup.max_total_size, lower backup.min_free, or free space; good snapshots are held",
             )
             look.end(Ending.REFUSED, grade=draft.grade, error=error)
-        return not short
+        return room
 
     def _conclude(self, looks: Sequence[Look]) -> list[Outcome]:
         """Save what is known now, then rotate."""
@@ -242,10 +255,12 @@ class Pipeline:
         grade = result.grade if result else Grade.MISSING
         warnings = result.warnings if result else ()
         newest = look.snapshots[0] if look.snapshots else None
-        if isinstance(decision, Wait):
-            look.end(Ending.WAITING, grade=grade, problems=problems)
-            return
         news = _is_news(look, grade)
+        if isinstance(decision, Wait):
+            if decision.told:
+                self._set_state(look, grade)
+            look.end(Ending.WAITING, grade=grade, problems=problems, is_news=decision.told and news)
+            return
         self._set_state(look, grade, gave_up=isinstance(decision, LeaveAlone) and decision.why == "gave_up")
         if isinstance(decision, Publish):
             ending = Ending.PUBLISHED if grade is Grade.GOOD else Ending.HELD
@@ -279,6 +294,15 @@ class Pipeline:
             state = replace(state, signature=None)
         look.state = state
 
+    def _end_missed(self, look: Look, missed: NotCaptured) -> None:
+        if missed.why in (Miss.BUSY, Miss.CHANGED):
+            ending = Ending.BUSY if missed.why is Miss.BUSY else Ending.CHANGED
+            look.end(ending, lease_broken=missed.lease_broken)
+            return
+        if look.past is not None:
+            self._set_state(look, Grade.UNREADABLE)  # it was a data file once: its last good state grows old
+        look.end(Ending.SKIPPED, grade=Grade.UNREADABLE, detail=missed.why.value)
+
     def _now_ns(self) -> int:
         return int(self._ws.clock.utc().timestamp() * 1e9)
 
@@ -307,14 +331,6 @@ def _is_news(look: Look, grade: Grade) -> bool:
     if past is None or past.grade is not grade:
         return True
     return look.capture is not None and past.digest != look.capture.digest
-
-
-def _end_missed(look: Look, missed: NotCaptured) -> None:
-    if missed.why in (Miss.BUSY, Miss.CHANGED):
-        ending = Ending.BUSY if missed.why is Miss.BUSY else Ending.CHANGED
-        look.end(ending, lease_broken=missed.lease_broken)
-    else:
-        look.end(Ending.SKIPPED, detail=missed.why.value)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from agent.core.decide import LeftWhy
 from agent.core.errors import AgentError, ReadBackError, SpaceBudgetError
-from agent.core.model import Grade, HealAction, Problem
+from agent.core.model import CaptureMode, Grade, HealAction, Problem
 from agent.core.naming import display
 from agent.logs import get_logger
 from agent.metrics import Metrics
@@ -42,10 +42,12 @@ class Recorder:
         self._metrics = metrics
         self._log = get_logger()
         self._skipped: dict[str, str] = {}
+        self._modes: dict[str, CaptureMode] = {}
 
     def record(self, outcome: Outcome) -> None:
         """One outcome is counted and told."""
         self._count(outcome)
+        self._note_mode(outcome)
         _TELL[outcome.ending](self, outcome)
 
     def _count(self, o: Outcome) -> None:
@@ -60,6 +62,9 @@ class Recorder:
             metrics.snapshots_created.inc(o.snapshot.reason)
         if o.deleted_count:
             metrics.snapshots_deleted.inc(Deletion.RETENTION, o.deleted_count)
+        if o.thinned_count:
+            metrics.snapshots_deleted.inc(Deletion.BUDGET, o.thinned_count)
+            self._log.warning("snapshots_thinned", count=o.thinned_count, hint="the space budget is spent")
         if o.quarantined is not None and o.is_news:
             metrics.quarantined.inc()
         if o.is_news and o.ending in (Ending.HELD, Ending.DAMAGED, Ending.LEFT, Ending.UNREADABLE):
@@ -69,6 +74,19 @@ class Recorder:
             metrics.rollbacks_seen.inc()
         if o.ending is Ending.DAMAGED and o.attempt > 1:
             metrics.clobbered.inc()
+
+    def _note_mode(self, o: Outcome) -> None:
+        """How the files of each folder are captured, told when it is new."""
+        if o.state is None or o.state.mode is None:
+            return
+        folder, mode = o.rel.rpartition("/")[0], o.state.mode
+        if self._modes.get(folder) is mode:
+            return
+        self._modes[folder] = mode
+        for each in CaptureMode:
+            self._metrics.capture_mode.set(each, sum(m is each for m in self._modes.values()))
+        say = self._log.info if not folder or mode is CaptureMode.SETTLE else self._log.debug
+        say("capture_mode_found", folder=folder or ".", mode=mode.value)
 
     # one line per ending
 
@@ -122,6 +140,12 @@ class Recorder:
         )  # fmt: skip
 
     def _waiting(self, o: Outcome) -> None:
+        if o.is_news and o.problems:
+            self._log.error(
+                f"source_{o.grade}", file=o.rel, problems=_shown(o.problems),
+                hint="it is written without pause, so it cannot be healed; good snapshots are held",
+            )  # fmt: skip
+            return
         self._log.debug("source_waited_for", file=o.rel, ending=o.ending.value)
 
     def _skipped_file(self, o: Outcome) -> None:

@@ -67,12 +67,10 @@ class Rescan:
                     continue
                 findings.files += 1
                 before = self._known.get(entry.rel)
-                if before is not None:
-                    met.add(entry.rel)
+                met.add(entry.rel)
                 if before != _fingerprint(entry.signature):
                     findings.changed.append(entry.rel)
-            if len(met) < len(self._known):
-                findings.missing = list(self._gone(met, findings.skipped))
+            findings.missing = list(self._gone(met, findings.skipped))
             if not findings.missing:
                 self._ws.know_root(root_fd)
         return findings
@@ -80,7 +78,8 @@ class Rescan:
     def _gone(self, met: set[str], skipped: list[Skipped]) -> Iterator[str]:
         """The known files that were not met, but for those an unreadable folder may hide."""
         hiding = tuple(f"{s.rel}/" if s.rel else "" for s in skipped if s.hides_files)
-        for rel in self._known:
+        required = (rel for rel in self._ws.config.named_files() if self._ws.config.rule_for(rel).required)
+        for rel in dict.fromkeys([*self._known, *required]):
             if rel not in met and not f"{rel}/".startswith(hiding) and self._ws.config.is_data_file(rel):
                 yield rel
 

@@ -63,7 +63,9 @@ class Rounds:
         self.lanes = Lanes(wake)
         self.settler = Settler(self._config.watch.debounce_s, self._config.watch.max_delay_s)
         self.rescan = Rescan(ws)
-        self.scrape = Scrape(ws, metrics, lambda: len(self.settler) + self.lanes.file_count())
+        self.scrape = Scrape(
+            ws, metrics, lambda: len(self.settler) + self.lanes.file_count(), self.settler.__contains__
+        )
         self.watcher = Watcher(
             self._config.data_dir,
             is_data_file=lambda rel: self._config.is_data_file(rel),  # noqa: PLW0108  # a reload changes the config
@@ -207,6 +209,7 @@ class Rounds:
         """The catalog is damaged, or its folder was replaced: begin anew from files and journal."""
         self.land(list(self.lanes.finish()))
         self._reopen_folder()
+        self.rescan.recheck(self.rescan.files())
         self._next_rescan = self._clock.monotonic()
 
     # rescans

@@ -13,8 +13,10 @@ from agent.workspace import Workspace
 class Scrape:
     """Refreshes the gauges of one workspace at each exposition."""
 
-    def __init__(self, ws: Workspace, metrics: Metrics, pending: Callable[[], int]) -> None:
-        self._ws, self._metrics, self._pending = ws, metrics, pending
+    def __init__(
+        self, ws: Workspace, metrics: Metrics, pending: Callable[[], int], is_pending: Callable[[str], bool]
+    ) -> None:
+        self._ws, self._metrics, self._pending, self._is_pending = ws, metrics, pending, is_pending
         self.walked_at: datetime | None = None  # the end of the last whole rescan
         self.overflow_count = 0
         self._overflows_told = 0
@@ -47,9 +49,9 @@ class Scrape:
 
     def _last_good(self, state: FileState) -> datetime | None:
         """A good file that the last rescan found unchanged was good then."""
-        if state.grade is Grade.GOOD and self.walked_at is not None and state.last_good_at is not None:
-            return max(state.last_good_at, self.walked_at)
-        return state.last_good_at
+        if state.grade is not Grade.GOOD or state.last_good_at is None or self.walked_at is None:
+            return state.last_good_at
+        return state.last_good_at if self._is_pending(state.rel) else max(state.last_good_at, self.walked_at)
 
 
 def _unix(moment: datetime | None) -> float | None:

@@ -32,7 +32,12 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The file may still be in the middle of a change: look again when it is quiet."""
+    """The file may still be in the middle of a change: look again when it is quiet.
+
+    `told`: it has been so for too long to say nothing.
+    """
+
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,16 @@ class HealPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """When and how the look was had.  `quiet`: nothing changed for the debounce.  `at_gate`: no bot runs yet."""
+    """When and how the look was had.
+
+    `quiet`: nothing changed for the debounce.  `overdue`: it was not quiet for longer than the maximal delay, yet no
+    writer had it open.  `at_gate`: no bot runs yet.
+    """
 
     now: datetime
     quiet: bool
     at_gate: bool = False
+    overdue: bool = False
 
 
 def decide(
@@ -83,12 +93,13 @@ def decide(
 ) -> Decision:
     """Return what to do about a state of `grade` whose bytes have `digest`.
 
-    `snapshots` are those of the file, newest first.  Damage and collapse are believed only of a quiet file.
+    `snapshots` are those of the file, newest first.  Damage and collapse are believed only of a quiet file; a
+    collapse that is overdue is kept aside all the same, which harms nothing if it was an instant's.
     """
     if grade is Grade.GOOD:
         return _decide_good(digest, [s for s in snapshots if s.grade is Grade.GOOD])
-    if not at.quiet:
-        return Wait()
+    if not at.quiet and not (at.overdue and grade is Grade.SUSPECT):
+        return Wait(told=at.overdue)
     if grade is Grade.SUSPECT:
         newest = next((s for s in snapshots if s.grade is Grade.SUSPECT), None)
         return Unchanged() if newest and newest.digest == digest else Publish(Grade.SUSPECT)

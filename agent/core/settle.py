@@ -48,6 +48,9 @@ class Settler:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, rel: object) -> bool:
+        return rel in self._waiting
+
     def note(self, rel: str, now: float) -> None:
         """Take notice of an event: `rel` changed `now`."""
         waiting = self._waiting.get(rel)
