@@ -42,6 +42,7 @@ RENAMES = frozenset({"rename", "renames", "replace", "link", "renameat2"})
 MAY_WAIT = {
     "service.py": "the loop",
     "putback.py": "the grace of a swap, a few milliseconds from the config",
+    "disk/lease.py": "the bell that hears a writer while a slow write is on, a millisecond at a time",
     "disk/inotify.py": "the probe of the watcher, with a limit that is handed in",
     "web/__init__.py": "a pause when the machine has no descriptor left for a client",
     "commands/demo.py": "it waits for its own children, with a limit",
