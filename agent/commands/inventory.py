@@ -1,0 +1,40 @@
+"""What is known of every data file, from folder, catalog and snapshots together; for the commands that list."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from agent.commands.session import Session, found_files
+from agent.core.model import FileState, Grade, Snapshot
+
+
+@dataclass(slots=True)
+class Entry:
+    """One data file.  `state` is None when it was never looked at; `newest` is its newest snapshot of any grade."""
+
+    rel: str
+    is_there: bool
+    state: FileState | None = None
+    newest: Snapshot | None = None
+    newest_good: Snapshot | None = None
+    counts: Counter[Grade] = field(default_factory=Counter)
+
+    @property
+    def grade(self) -> str:
+        """How the file was when it was last looked at; `new` before that, `gone` when only snapshots are left."""
+        if self.state is not None:
+            return self.state.grade.value
+        return "new" if self.is_there else "gone"
+
+
+def take_inventory(session: Session) -> list[Entry]:
+    """Return every data file that is there, was there, or left snapshots, in the order of their paths."""
+    entries = {rel: Entry(rel, is_there=True) for rel in found_files(session)}
+    for state in session.ws.catalog.files():
+        entries.setdefault(state.rel, Entry(state.rel, is_there=False)).state = state
+    for snapshot in session.ws.catalog.all_snapshots():
+        entry = entries.setdefault(snapshot.rel, Entry(snapshot.rel, is_there=False))
+        entry.counts[snapshot.grade] += 1
+        entry.newest = snapshot
+        if snapshot.grade is Grade.GOOD:
+            entry.newest_good = snapshot
+    return [entries[rel] for rel in sorted(entries)]

@@ -1,0 +1,125 @@
+"""`list`: the data files that are looked after, or the snapshots of one."""
+
+import argparse
+
+from agent.commands.inventory import Entry, take_inventory
+from agent.commands.session import Session, add_verb, open_session, resolve_files
+from agent.commands.wording import (
+    age,
+    counted,
+    iso_time,
+    local_time,
+    print_json,
+    records,
+    say,
+    size,
+    snapshot_as_json,
+    table,
+)
+from agent.core.decide import restore_candidates
+from agent.core.model import Grade, Snapshot
+from agent.core.naming import display
+
+_ASIDE = (Grade.CORRUPT, Grade.INVALID)
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "list",
+        help="list the data files, or the snapshots of one",
+        text="Without FILE: every data file, how it was when last looked at, and how many snapshots there are.\n"
+        "With FILE: its snapshots, newest first; `->` marks the restore point, the one that\n"
+        "`backup-agent restore FILE` would put back.",
+        example="examples:\n  backup-agent list\n  backup-agent list data/users.json",
+    )
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a data file")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    with open_session(args) as session:
+        if args.file is None:
+            _list_files(session, as_json=args.json)
+        else:
+            _list_snapshots(session, resolve_files(session, [args.file])[0], as_json=args.json)
+    return 0
+
+
+def _list_files(session: Session, *, as_json: bool) -> None:
+    entries = take_inventory(session)
+    if as_json:
+        print_json([_file_as_json(entry) for entry in entries])
+        return
+    if not entries:
+        say(f"no data files in {display(session.config.data_dir)}")
+        return
+    now = session.ws.clock.utc()
+    rows = [
+        (
+            display(e.rel),
+            e.grade,
+            local_time(e.state.last_good_at) if e.state and e.state.last_good_at else "never",
+            *(str(e.counts[grade] or "-") for grade in (Grade.GOOD, Grade.SUSPECT)),
+            str(sum(e.counts[grade] for grade in _ASIDE) or "-"),
+            age(e.newest.taken_at, now) if e.newest else "none",
+        )
+        for e in entries
+    ]
+    headers = ("FILE", "STATE", "LAST GOOD", "GOOD", "SUSPECT", "QUARANTINED", "NEWEST SNAPSHOT")
+    for line in table(headers, rows, right=(3, 4, 5)):
+        say(line)
+
+
+def _file_as_json(entry: Entry) -> dict[str, object]:
+    state = entry.state
+    return {
+        "file": entry.rel,
+        "state": entry.grade,
+        "since": iso_time(state.since) if state else None,
+        "last_good_at": iso_time(state.last_good_at) if state else None,
+        "gave_up": state.gave_up if state else False,
+        "snapshots": {grade.value: count for grade, count in sorted(entry.counts.items())},
+        "newest_snapshot": entry.newest.name if entry.newest else None,
+        "newest_snapshot_at": iso_time(entry.newest.taken_at) if entry.newest else None,
+    }
+
+
+def _list_snapshots(session: Session, rel: str, *, as_json: bool) -> None:
+    snapshots = session.ws.catalog.snapshots(rel)
+    point = next((s for s in restore_candidates(snapshots) if session.ws.store.is_intact(s)), None)
+    if as_json:
+        print_json([{**snapshot_as_json(s), "restore_point": s == point} for s in snapshots])
+        return
+    if not snapshots:
+        say(f"{display(rel)}: no snapshots yet; `backup-agent snapshot {display(rel)}` takes one")
+        return
+    now = session.ws.clock.utc()
+    rows = [
+        (
+            "->" if s == point else "",
+            local_time(s.taken_at),
+            age(s.taken_at, now),
+            size(s.size_bytes),
+            records(s.shape),
+            s.grade.value,
+            s.reason.value.replace("_", " "),
+            _remark(s),
+            display(s.name),
+        )
+        for s in snapshots
+    ]
+    headers = ("", "TAKEN", "AGE", "SIZE", "RECORDS", "GRADE", "REASON", "", "NAME")
+    for line in table(headers, rows, right=(3, 4)):
+        say(line)
+    restored = (
+        "-> is what a restore puts back" if point else "none of them is whole and good: a restore needs --snapshot"
+    )
+    say(f"{display(rel)}: {counted(len(snapshots), 'snapshot')}; {restored}")
+
+
+def _remark(snapshot: Snapshot) -> str:
+    remarks = ["pinned"] if snapshot.pinned else []
+    if snapshot.grade is not Grade.GOOD:
+        remarks.append("never chosen by a restore")
+    return ", ".join(remarks)

@@ -1,0 +1,121 @@
+"""`status`: is everything good, and if not, what to do."""
+
+import argparse
+from collections import Counter
+from datetime import datetime
+
+from agent.commands.advice import next_step
+from agent.commands.inventory import Entry, take_inventory
+from agent.commands.session import Session, add_verb, open_session
+from agent.commands.wording import age, counted, iso_time, local_time, print_json, say, size
+from agent.core.model import Grade
+from agent.core.naming import display
+from agent.outcome import Ending, Outcome
+from agent.rotation import free_bytes
+
+_SHOWN_MAX = 50
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "status",
+        help="is everything good, and if not, what to do",
+        text="Tell whether the agent runs, how the data files were when last looked at, which need a person and\n"
+        "what that person can do, and the space that snapshots take.  `backup-agent check` reads the files anew.",
+        example="example:\n  backup-agent status\n\nexit codes: 0 all is good, 3 something is not",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    with open_session(args) as session:
+        entries = take_inventory(session)
+        problems = [entry for entry in entries if _is_problem(entry, guarded=session.daemon is not None)]
+        if args.json:
+            print_json(_as_json(session, entries, problems))
+        else:
+            _print(session, entries, problems)
+    return 3 if problems else 0
+
+
+def _is_problem(entry: Entry, *, guarded: bool) -> bool:
+    """Not good; or, without a daemon that is about to see to it, without any good snapshot."""
+    if entry.state is None or entry.state.grade is Grade.GOOD:
+        return entry.is_there and entry.newest_good is None and not guarded
+    return True
+
+
+def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> None:
+    now = session.ws.clock.utc()
+    daemon = (
+        f"running (process {session.daemon})" if session.daemon else "not running: `backup-agent run` guards the files"
+    )
+    say(f"agent:      {daemon}")
+    grades = Counter(entry.grade for entry in entries if entry.grade != "gone")
+    say(f"files:      {', '.join(f'{count:,} {grade}' for grade, count in sorted(grades.items())) or 'none'}")
+    last = _last_good(entries)
+    say(f"last good:  {f'{local_time(last)}, {age(last, now)}' if last else 'never'}")
+    counts, stored = session.ws.catalog.count_snapshots()
+    by_grade = ", ".join(f"{count:,} {grade}" for grade, count in sorted(counts.items())) or "none"
+    say(f"snapshots:  {by_grade}; {size(stored)} in {display(session.config.backup_dir)}")
+    say(f"free:       {size(free_bytes(session.config.backup_dir))} beside them")
+    if not problems:
+        return
+    say()
+    for entry in problems[:_SHOWN_MAX]:
+        say(f"{display(entry.rel)}: {_told(entry, now)}")
+        say(f"  next: {_next_step(entry)}")
+    if len(problems) > _SHOWN_MAX:
+        say(f"and {counted(len(problems) - _SHOWN_MAX, 'other')}; `backup-agent list` shows all")
+
+
+def _told(entry: Entry, now: datetime) -> str:
+    state = entry.state
+    if state is None or state.grade is Grade.GOOD:
+        return "no snapshot of it yet"
+    good = f"last good {age(state.last_good_at, now)}" if state.last_good_at else "never seen good"
+    tries = f", healing was given up after {counted(state.heals, 'try')}" if state.gave_up else ""
+    return f"{state.grade} since {local_time(state.since)}, {good}{tries}".replace("trys", "tries")
+
+
+def _next_step(entry: Entry) -> str:
+    state = entry.state
+    if state is None or state.grade is Grade.GOOD:
+        return "`backup-agent run` guards it, `backup-agent snapshot` takes one now"
+    if state.gave_up:
+        return f"the bot writes the damage back: stop it, `backup-agent restore {display(entry.rel)}`, start it"
+    step = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade))
+    damaged = state.grade in (Grade.CORRUPT, Grade.INVALID)
+    return "no good state of it was ever seen: mend it by hand" if damaged and entry.newest_good is None else step
+
+
+def _last_good(entries: list[Entry]) -> datetime | None:
+    return max((e.state.last_good_at for e in entries if e.state and e.state.last_good_at), default=None)
+
+
+def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> dict[str, object]:
+    counts, stored = session.ws.catalog.count_snapshots()
+    return {
+        "ok": not problems,
+        "daemon_pid": session.daemon,
+        "data_dir": session.config.data_dir,
+        "backup_dir": session.config.backup_dir,
+        "files": dict(sorted(Counter(entry.grade for entry in entries if entry.grade != "gone").items())),
+        "last_good_at": iso_time(_last_good(entries)),
+        "given_up": session.ws.catalog.count_given_up(),
+        "snapshots": {grade.value: count for grade, count in sorted(counts.items())},
+        "stored_bytes": stored,
+        "free_bytes": free_bytes(session.config.backup_dir),
+        "problems": [
+            {
+                "file": entry.rel,
+                "state": entry.grade,
+                "since": iso_time(entry.state.since) if entry.state else None,
+                "last_good_at": iso_time(entry.state.last_good_at) if entry.state else None,
+                "gave_up": entry.state.gave_up if entry.state else False,
+                "next": _next_step(entry),
+            }
+            for entry in problems
+        ],
+    }

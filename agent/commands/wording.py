@@ -1,0 +1,119 @@
+"""How commands speak: times, ages, sizes and tables for people, JSON for programs."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
+
+from agent.core.model import Problem, Shape, Snapshot
+from agent.core.naming import display
+
+_DAY_S = 86400
+_SPANS = (
+    (365 * _DAY_S, "year"),
+    (30 * _DAY_S, "month"),
+    (7 * _DAY_S, "week"),
+    (_DAY_S, "day"),
+    (3600, "hour"),
+    (60, "minute"),
+)
+
+
+def local_time(moment: datetime) -> str:
+    """Return `moment` in the zone of this machine, to the second, with the zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def iso_time(moment: datetime | None) -> str | None:
+    """Return `moment` in UTC to the millisecond, as ISO 8601."""
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def age(moment: datetime, now: datetime) -> str:
+    """Return how long ago `moment` was, in its largest whole unit."""
+    seconds = (now - moment).total_seconds()
+    if seconds < -1:
+        return "in the future"
+    for span, word in _SPANS:
+        if seconds >= 2 * span or (seconds >= span and word in ("minute", "hour", "day")):
+            return f"{counted(int(seconds // span), word)} ago"
+    return "just now" if seconds < 1 else f"{counted(int(seconds), 'second')} ago"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def size(size_bytes: int) -> str:
+    """Return a size as people read it, in the units that the config takes."""
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    amount = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1000:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def records(shape: Shape | None) -> str:
+    return "-" if shape is None or shape.records is None else f"{shape.records:,}"
+
+
+def described(snapshot: Snapshot, now: datetime) -> str:
+    """Return what a person needs to recognise a snapshot by."""
+    parts = [local_time(snapshot.taken_at), age(snapshot.taken_at, now), size(snapshot.size_bytes)]
+    if snapshot.shape is not None and snapshot.shape.records is not None:
+        parts.append(counted(snapshot.shape.records, "record"))
+    return ", ".join([*parts, str(snapshot.grade)])
+
+
+def shell_word(rel: str) -> str:
+    """Return how to type `rel` in a command that is shown to a person; as `display` shows it where it needs quotes."""
+    shown = display(rel)
+    plain = all(c.isalnum() or c in "@%_+=:,./-" for c in shown)
+    return shown if plain else "'" + shown.replace("'", "'\"'\"'") + "'"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> Iterator[str]:
+    """Yield the lines of an aligned table; the columns whose numbers are in `right` end together."""
+    widths = [max(map(_width, column)) for column in zip(headers, *rows, strict=True)]
+    for row in (headers, *rows):
+        cells = [
+            " " * (width - _width(cell)) + cell if column in right else cell + " " * (width - _width(cell))
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal `text` takes."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def print_json(value: object) -> None:
+    """Print `value` in ASCII alone: file names that are not UTF-8 come through as escaped surrogates."""
+    print(json.dumps(value, indent=2))
+
+
+def say(line: str = "") -> None:
+    """Print a line for people, on whatever terminal: a character it lacks is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def snapshot_as_json(snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "file": snapshot.rel, "name": snapshot.name, "taken_at": iso_time(snapshot.taken_at),
+        "size_bytes": snapshot.size_bytes, "stored_bytes": snapshot.stored_bytes,
+        "records": snapshot.shape.records if snapshot.shape else None, "grade": snapshot.grade.value,
+        "reason": snapshot.reason.value, "pinned": snapshot.pinned, "sha256": snapshot.digest,
+    }  # fmt: skip
+
+
+def problems_as_json(problems: Sequence[Problem]) -> list[dict[str, object]]:
+    return [
+        {"kind": p.kind, "message": p.message, "line": p.line, "column": p.column, "pointer": p.pointer}
+        for p in problems
+    ]
