@@ -1,5 +1,6 @@
 """Put chosen bytes in the place of a live file: stage, swap, keep what came out.  Used by every heal and restore."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from time import sleep
 from agent.checks import check
 from agent.core.model import Grade, Ownership, Reason, Shape
 from agent.disk import swap
-from agent.disk.beneath import folder_beneath
-from agent.disk.capture import CHUNK_BYTES, Capture, digest_of, open_data_file, ownership_of
+from agent.disk.beneath import folder_beneath, open_folder
+from agent.disk.capture import CHUNK_BYTES, Capture, NotADataFileError, digest_of, open_data_file, ownership_of
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.store import Draft, Refused
 from agent.disk.swap import Swapped, SwapResult
@@ -62,74 +63,143 @@ def put_back(ws: Workspace, root_fd: int, rel: str, *, judged: Judged | None, go
     A copy of what was replaced is kept.
 
     Raises:
-        OSError: the live file shows what it showed; staged bytes that might be the bot's are swept at the next start.
+        OSError: nothing of the bot's is lost: the live file shows what it showed, or, when what a swap displaced could
+            not be kept yet, the good bytes; the displaced ones are then kept at the next start.
     """
-    folder, _, name = rel.rpartition("/")
+    place = _Place(ws, root_fd, rel, judged, good)
+    try:
+        return _stage(place, ws.live_staging(root_fd, rel), fill)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    # One device, but another mount than `temp_dir`: only the file's own folder is sure to be on the same.
+    return _stage(place, StagingFolder(ws.config.data_dir, below=rel.rpartition("/")[0]), fill)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where good bytes are to go, and what is there."""
+
+    ws: Workspace
+    root_fd: int
+    rel: str
+    judged: Judged | None
+    good: str
+
+
+def _stage(place: _Place, staging_folder: StagingFolder, fill: Fill) -> PutBack:
+    """Prepare the bytes beside the live file, whole and durable, and give them its name."""
+    folder, _, name = place.rel.rpartition("/")
     with ExitStack() as held:
-        folder_fd = held.enter_context(folder_beneath(root_fd, folder, create_mode=None if judged else 0o700))
-        staging = held.enter_context(ws.live_staging(root_fd, rel))
-        staged = staging.create()
+        folder_fd = _open_live_folder(place, folder)
+        held.callback(os.close, folder_fd)
+        staged = held.enter_context(staging_folder).create()
         held.callback(staged.close)
         try:
-            filled = fill(staged)
-            if filled:
-                _dress(ws, root_fd, rel, staged, judged)
-                os.fsync(staged.fd)
-            if filled and judged is not None:
+            if not fill(staged):
+                staged.discard()
+                return PutBack(filled=False)
+            if not _dress(place, staged):
+                staged.discard()
+                return PutBack()
+            os.fsync(staged.fd)
+            if place.judged is None:
+                result = swap.put_missing(folder_fd, name, staged)
+            else:
                 staged.mark_complete()
+                _announce(place, staged)
         except BaseException:
             staged.discard()
             raise
-        if not filled:
-            staged.discard()
-            return PutBack(filled=False)
-        if judged is None:
-            result = swap.put_missing(folder_fd, name, staged)
-            staged.discard()
-            os.fsync(folder_fd)
-            return PutBack(done=result.how is Swapped.DONE)
-        ws.journal.append_durably(
-            {"op": "swap", "rel": rel, "folder": staging.path, "staged": staged.name, "judged": judged.capture.digest, "good": good}
-        )  # fmt: skip
-        return _swap(ws, root_fd, folder_fd, staged, judged)
+        if place.judged is not None:
+            return _swap(place, place.judged, folder_fd, staged)
+        staged.discard()
+        os.fsync(folder_fd)
+        return PutBack(done=result.how is Swapped.DONE)
 
 
-def _dress(ws: Workspace, root_fd: int, rel: str, staged: StagedFile, judged: Judged | None) -> None:
-    """Give the staged file what the live one has, or had when it was last seen."""
-    if judged is None:
-        past = ws.catalog.file(rel)
+def _open_live_folder(place: _Place, folder: str) -> int:
+    """The folder of the live file; one that has to be made for a missing file is like the folder it is made in."""
+    if place.judged is not None:
+        return open_folder(place.root_fd, folder)
+    created: list[str] = []
+    folder_fd = open_folder(place.root_fd, folder, create_mode=0o700, created=created)
+    for made in created:
+        with (
+            folder_beneath(place.root_fd, made.rpartition("/")[0]) as parent_fd,
+            folder_beneath(place.root_fd, made) as made_fd,
+            contextlib.suppress(PermissionError),
+        ):
+            like = ownership_of(os.fstat(parent_fd))
+            os.fchown(made_fd, like.uid, like.gid)
+            os.fchmod(made_fd, like.mode)
+            os.fsync(parent_fd)
+    return folder_fd
+
+
+def _announce(place: _Place, staged: StagedFile) -> None:
+    """The journal knows whose the staged name is, before it may come to hold bytes of the bot."""
+    assert place.judged is not None
+    place.ws.journal.append_durably(
+        {
+            "op": "swap", "rel": place.rel, "folder": staged.folder.path, "staged": staged.name,
+            "judged": place.judged.capture.digest, "good": place.good,
+        }
+    )  # fmt: skip
+
+
+def _dress(place: _Place, staged: StagedFile) -> bool:
+    """Give the staged file what the live one has, or had when it was last seen; False when the bot took it away."""
+    if place.judged is None:
+        past = place.ws.catalog.file(place.rel)
         swap.dress(
             staged.fd, past.ownership if past and past.ownership else Ownership(os.geteuid(), os.getegid(), 0o600)
         )
-        return
-    like_fd = open_data_file(root_fd, rel)
+        return True
     try:
-        swap.dress(staged.fd, judged.capture.ownership, like_fd)
+        like_fd = open_data_file(place.root_fd, place.rel)
+    except (FileNotFoundError, NotADataFileError):
+        return False
+    try:
+        swap.dress(staged.fd, place.judged.capture.ownership, like_fd)
     finally:
         os.close(like_fd)
+    return True
 
 
-def _swap(ws: Workspace, root_fd: int, folder_fd: int, staged: StagedFile, judged: Judged) -> PutBack:
+def _swap(place: _Place, judged: Judged, folder_fd: int, staged: StagedFile) -> PutBack:
     """Exchange, flush, keep what came out."""
-    rel, grace_s = judged.capture.rel, ws.config.recovery.swap_grace_s
+    ws, rel, grace_s = place.ws, place.rel, place.ws.config.recovery.swap_grace_s
     kept: list[str] = []
     try:
         result = swap.swap_in(
-            root_fd, folder_fd, rel, staged, judged=judged.capture.digest,
+            place.root_fd, folder_fd, rel, staged, judged=judged.capture.digest,
             keep=lambda _: kept.append(_keep_copy(ws, judged)), grace=lambda: sleep(grace_s),
         )  # fmt: skip
     except OSError as error:
-        if error.errno != errno.EBUSY:
+        try:
+            if error.errno != errno.EBUSY:
+                raise
+            kept.append(_keep_copy(ws, judged))
+            result = _write_in_place(place.root_fd, rel, staged, judged)
+        except OSError:
+            staged.discard()
             raise
-        kept.append(_keep_copy(ws, judged))
-        result = _write_in_place(root_fd, rel, staged, judged)
-    os.fsync(folder_fd)
-    if result.leftover:
-        known = judged if result.how is Swapped.DONE else None
-        kept.append(keep_leftover(ws, staged.folder, staged.name, rel, known))
-    else:
-        staged.discard()
-    displaced = Displaced(rel, result.displaced_fd, judged.capture.digest) if result.displaced_fd >= 0 else None
+    displaced: Displaced | None = None
+    try:
+        if result.displaced_fd >= 0:
+            digest = judged.capture.digest if result.how is Swapped.DONE else digest_of(result.displaced_fd)
+            displaced = Displaced(rel, result.displaced_fd, digest)
+        os.fsync(folder_fd)
+        if result.leftover:
+            known = judged if result.how is Swapped.DONE else None
+            kept.append(keep_leftover(ws, staged.folder, staged.name, rel, known))
+        else:
+            staged.discard()
+    except BaseException:
+        if result.displaced_fd >= 0:
+            os.close(result.displaced_fd)
+        raise
     return PutBack(result.how is Swapped.DONE, True, result.undone, kept[0] if kept else None, displaced)
 
 
@@ -162,8 +232,9 @@ def keep_leftover(ws: Workspace, folder: StagingFolder, name: str, rel: str, kno
         if copy is None:
             grade = known.grade if known else _grade_of(ws, rel, os.path.join(folder.path, name))
             draft = _aside(ws, rel, digest, b"", ownership_of(os.fstat(fd)), grade)
-            size = os.fstat(fd).st_size
-            moved = ws.store.move_aside(folder.fd, name, draft, size)
+            status = os.fstat(fd)
+            # An inode that has other names can be written through them: a copy cannot.
+            moved = ws.store.move_aside(folder.fd, name, draft, status.st_size) if status.st_nlink == 1 else None
             if moved is not None:
                 ws.catalog.add_snapshots([moved])
                 return moved.name
@@ -193,9 +264,12 @@ def keep_late_write(ws: Workspace, displaced: Displaced) -> str:
     status = os.fstat(displaced.fd)
     with ws.store.staging() as staging:
         copy = _copied(displaced.fd, staging)
-        grade = _grade_of(ws, displaced.rel, copy.path)
-        digest = digest_of(copy.fd)
-        return _publish(ws, _aside(ws, displaced.rel, digest, copy, ownership_of(status), grade))
+        try:
+            grade = _grade_of(ws, displaced.rel, copy.path)
+            digest = digest_of(copy.fd)
+            return _publish(ws, _aside(ws, displaced.rel, digest, copy, ownership_of(status), grade))
+        finally:
+            copy.discard()
 
 
 def _grade_of(ws: Workspace, rel: str, path: str) -> Grade:
@@ -205,15 +279,23 @@ def _grade_of(ws: Workspace, rel: str, path: str) -> Grade:
 def _copy_aside(ws: Workspace, fd: int, draft: Draft) -> str:
     """The bytes of `fd` are kept in the store, which lies on another file system."""
     with ws.store.staging() as staging:
-        return _publish(ws, replace(draft, content=_copied(fd, staging)))
+        copy = _copied(fd, staging)
+        try:
+            return _publish(ws, replace(draft, content=copy, digest=digest_of(copy.fd)))
+        finally:
+            copy.discard()
 
 
 def _copied(fd: int, staging: StagingFolder) -> StagedFile:
     copy = staging.create()
     offset = 0
-    while chunk := os.pread(fd, CHUNK_BYTES, offset):
-        copy.write(chunk)
-        offset += len(chunk)
+    try:
+        while chunk := os.pread(fd, CHUNK_BYTES, offset):
+            copy.write(chunk)
+            offset += len(chunk)
+    except BaseException:
+        copy.discard()
+        raise
     return copy
 
 

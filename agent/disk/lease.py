@@ -8,7 +8,10 @@ The caller must be the file's owner or hold CAP_LEASE.
 import errno
 import fcntl
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
+from threading import Event, Thread
 
 _NOT_HERE = {
     errno.EINVAL,  # the file system has no leases
@@ -20,11 +23,14 @@ _NOT_HERE = {
 }
 
 
+_BELL_S = 0.001
+
+
 class Lease(Enum):
-    """The kernel's answer to the wish for a read lease."""
+    """The kernel's answer to the wish for a lease."""
 
     HELD = "held"
-    BUSY = "busy"  # someone has the file open for writing
+    BUSY = "busy"  # someone has the file open: for writing, or, in the way of a write lease, at all
     UNAVAILABLE = "unavailable"  # no leases on this file system, or not the owner
 
 
@@ -39,8 +45,21 @@ def take_read_lease(fd: int) -> Lease:
     Raises:
         OSError: anything but "busy" and "not available here".
     """
+    return _take(fd, fcntl.F_RDLCK)
+
+
+def take_write_lease(fd: int) -> Lease:
+    """Ask for a write lease on `fd`, which must be the only descriptor of its file; every other open then waits.
+
+    Raises:
+        OSError: anything but "busy" and "not available here".
+    """
+    return _take(fd, fcntl.F_WRLCK)
+
+
+def _take(fd: int, kind: int) -> Lease:
     try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, kind)
     except OSError as error:
         if error.errno == errno.EAGAIN:
             return Lease.BUSY
@@ -50,20 +69,37 @@ def take_read_lease(fd: int) -> Lease:
     return Lease.HELD
 
 
-def take_write_lease(fd: int) -> bool:
-    """Whether nobody else has the file of `fd`, open for writing, open at all; others' opens then wait."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError as error:
-        if error.errno != errno.EAGAIN and error.errno not in _NOT_HERE:
-            raise
-        return False
-    return True
-
-
 def is_held(fd: int) -> bool:
-    """Whether the lease on `fd` is whole; False as soon as a writer waits for it."""
+    """Whether the read lease on `fd` is whole; False as soon as a writer waits for it."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+
+
+def is_write_held(fd: int) -> bool:
+    """Whether the write lease on `fd` is whole; False as soon as anyone waits to open the file."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK
+
+
+@contextmanager
+def let_go_at_once(fd: int) -> Iterator[None]:
+    """While the block runs, the read lease on `fd` is let go within milliseconds of a writer's coming.
+
+    For work that can be held up between two looks at the lease: a write to a slow or throttled disk.
+    """
+    done = Event()
+
+    def watch() -> None:
+        while not done.wait(_BELL_S):
+            if not is_held(fd):
+                release(fd)
+                return
+
+    watcher = Thread(target=watch, name="lease-bell", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def release(fd: int) -> None:

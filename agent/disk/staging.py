@@ -1,6 +1,7 @@
 """Temporary files of our own: whole before they get a name that anyone reads, swept when their maker died.
 
-Each is locked (flock) while in use, so that a sweep tells a leftover from the file of a command at work.
+Each is locked (flock) while in use, so that a sweep tells a leftover from the file of a command at work.  The lock is
+a shared one: a second descriptor can take it over without a gap; a sweep asks for an exclusive one.
 """
 
 import contextlib
@@ -8,6 +9,9 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from agent.core.naming import TEMP_PREFIX, TEMP_SUFFIX
@@ -16,6 +20,7 @@ from agent.disk.beneath import open_folder
 
 _PART_SUFFIX = f".part{TEMP_SUFFIX}"
 FOLDER_MODE = 0o700
+_NOT_OURS = {errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.EWOULDBLOCK}
 
 
 class StagedFile:
@@ -38,6 +43,19 @@ class StagedFile:
         whole = self.name.removesuffix(_PART_SUFFIX) + TEMP_SUFFIX
         rename_new(self.folder.fd, self.name, self.folder.fd, whole)
         self.name = whole
+
+    def reopen_for_reading(self) -> int:
+        """Return a read-only descriptor that keeps the file safe from a sweep; `fd`, which can write, is closed.
+
+        Raises:
+            OSError: the name shows nothing that can be opened; the file is closed all the same.
+        """
+        try:
+            fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder.fd)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        finally:
+            self.close()
+        return fd
 
     def close(self) -> None:
         """Let the file go; it stays under whatever name it has."""
@@ -78,47 +96,66 @@ class StagingFolder:
 
     def create(self) -> StagedFile:
         """Return a new empty file, mode 0600, locked against a sweep until closed."""
-        name = f"{TEMP_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o600, dir_fd=self.fd)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        return StagedFile(self, name, fd)
+        while True:
+            name = f"{TEMP_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
+            staged = StagedFile(self, name, os.open(name, flags, 0o600, dir_fd=self.fd))
+            try:
+                fcntl.flock(staged.fd, fcntl.LOCK_SH)
+                if os.fstat(staged.fd).st_nlink:
+                    return staged
+            except BaseException:
+                staged.discard()
+                raise
+            staged.close()  # a sweep came between making and locking
 
     def leftovers(self) -> list[str]:
         """Return the names of temporary files of ours that no process is working on, sorted."""
-        own = [entry for entry in sorted(os.listdir(self.fd)) if _is_own(entry)]
-        return [name for name in own if not self._is_in_use(name)]
+        left = []
+        for name in self._own_names():
+            with self._claim(name) as is_left:
+                left += [name] if is_left else []
+        return left
 
     def sweep_parts(self) -> list[str]:
         """Delete leftovers that never were complete, return the names of the others: they may hold bytes of the bot."""
         complete = []
-        for name in self.leftovers():
-            if name.endswith(_PART_SUFFIX):
-                os.unlink(name, dir_fd=self.fd)
-            else:
-                complete.append(name)
+        for name in self._own_names():
+            with self._claim(name) as is_left:
+                if is_left and name.endswith(_PART_SUFFIX):
+                    os.unlink(name, dir_fd=self.fd)
+                elif is_left:
+                    complete.append(name)
         return complete
 
-    def _is_in_use(self, name: str) -> bool:
+    def _own_names(self) -> list[str]:
+        return [n for n in sorted(os.listdir(self.fd)) if n.startswith(TEMP_PREFIX) and n.endswith(TEMP_SUFFIX)]
+
+    @contextmanager
+    def _claim(self, name: str) -> Iterator[bool]:
+        """Lend the answer whether `name` is a file nobody works on; nobody begins to before the block ends.
+
+        A link, folder, pipe or unreadable file that bears such a name was not made here and is left alone.
+        """
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
         except OSError as error:
-            if error.errno == errno.ENOENT:
-                return True
-            if error.errno == errno.ELOOP:
-                return False
-            raise
+            if error.errno not in _NOT_OURS:
+                raise
+            yield False
+            return
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            yield stat.S_ISREG(os.fstat(fd).st_mode) and _locks(fd)
         finally:
             os.close(fd)
+
+
+def _locks(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-
-
-def _is_own(name: str) -> bool:
-    return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
+    return True
 
 
 def open_root(path: str, *, create: bool = False) -> int:

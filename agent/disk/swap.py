@@ -7,7 +7,8 @@ is taken back until what comes out is what our own previous exchange put in.  So
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,10 +30,11 @@ class Swapped(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """The end of a swap and what is left under the staged name.
+    """The end of a swap and what is left of it.
 
-    `displaced_fd` is open on the damaged inode (-1 when the swap did not happen); the caller closes it.
-    `leftover` tells that the staged name still shows bytes that are not ours to delete.
+    `leftover` tells that the staged name shows bytes that are not ours to delete: the damaged ones (DONE), or a state
+    of the bot (RACED).  `displaced_fd` is open on the inode that is out of sight now, -1 when there is none: a write
+    that still reaches it is news; the caller closes it.  `undone` tells that an exchange was taken back.
     """
 
     how: Swapped
@@ -53,128 +55,163 @@ def swap_in(
 ) -> SwapResult:
     """Exchange the live file `rel`, whose digest was `judged`, for `staged`.
 
-    `folder_fd` is the folder of `rel`; `staged` is complete, durable and on the same file system.  `grace` waits the few
-    milliseconds in which an open that had already looked the name up may still arrive.  `keep` makes the damaged
+    `folder_fd` is the folder of `rel`; `staged` is complete, durable and on the same file system.  `grace` waits the
+    few milliseconds in which an open that had already looked the name up may still arrive.  `keep` makes the damaged
     bytes safe elsewhere; it is called only where the file system cannot exchange.
 
     Raises:
-        OSError: the live file is as it was.
+        OSError: the live file is as it was, and the staged name shows the staged bytes.
     """
     try:
         live_fd = open_data_file(root_fd, rel)
-    except (FileNotFoundError, NotADataFileError):
+    except (FileNotFoundError, NotADataFileError, BlockingIOError):
         return SwapResult(Swapped.RACED)
-    staged_fd = -1
+    staged_fd = result_fd = -1
     try:
         # Two leases: on the damaged inode, and on ours before anyone can see it under the live name.
-        leased = lease.take_read_lease(live_fd)
-        if leased is lease.Lease.BUSY or not _is_still(live_fd, judged, leased):
+        leased = _lease_judged(live_fd, judged)
+        if leased is lease.Lease.BUSY:
             return SwapResult(Swapped.RACED)
-        staged_fd = os.open(staged.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staged.folder.fd)
-        staged.close()  # our own descriptor for writing would forbid the lease
-        lease.take_read_lease(staged_fd)
-        result = _exchange(live_fd, folder_fd, rel.rpartition("/")[2], staged, staged_fd, judged, leased, keep, grace)
-        if result.how is Swapped.DONE:
-            lease.release(live_fd)
-            displaced, live_fd = live_fd, -1
-            return SwapResult(Swapped.DONE, displaced, result.leftover)
+        staged_fd = staged.reopen_for_reading()  # a descriptor of our own for writing would forbid the lease
+        swap = _Swap(live_fd, staged_fd, folder_fd, rel.rpartition("/")[2], staged, judged, leased)
+        result = swap.run(keep, grace)
+        result_fd = result.displaced_fd
         return result
     finally:
         for fd in (staged_fd, live_fd):
             if fd >= 0:
                 lease.release(fd)
+            if fd >= 0 and fd != result_fd:
                 os.close(fd)
 
 
-def _is_still(live_fd: int, judged: str, leased: lease.Lease) -> bool:
-    """Whether the file still holds what was judged; a waiting writer ends the look after one chunk."""
-    if leased is not lease.Lease.HELD:
-        return digest_of(live_fd) == judged
-    return digest_of(live_fd, go_on=lambda: lease.is_held(live_fd)) == judged and lease.is_held(live_fd)
+def _lease_judged(fd: int, judged: str) -> lease.Lease:
+    """Take a read lease on the file if it still holds what was judged; BUSY when a writer is there or was."""
+    leased = lease.take_read_lease(fd)
+    if leased is lease.Lease.HELD:
+        is_still = digest_of(fd, go_on=lambda: lease.is_held(fd)) == judged and lease.is_held(fd)
+    else:
+        is_still = leased is lease.Lease.UNAVAILABLE and digest_of(fd) == judged
+    return leased if is_still else lease.Lease.BUSY
 
 
-def _exchange(
-    live_fd: int,
-    folder_fd: int,
-    name: str,
-    staged: StagedFile,
-    staged_fd: int,
-    judged: str,
-    leased: lease.Lease,
-    keep: Callable[[int], None],
-    grace: Callable[[], None],
-) -> SwapResult:
-    damaged, ours = _identity(live_fd), _identity(staged_fd)
-    try:
-        exchange(staged.folder.fd, staged.name, folder_fd, name)
-    except FileNotFoundError:
-        return SwapResult(Swapped.RACED)  # the bot deleted the file
-    except OSError as error:
-        if not cannot_exchange(error):
-            raise
-        return _rename_checked(live_fd, folder_fd, name, staged, damaged, leased, keep)
-    if _shown(staged) == damaged:
-        grace()
-        if _is_untouched(live_fd, judged, leased):
-            return SwapResult(Swapped.DONE, leftover=True)
-    leftover = _undo(folder_fd, name, staged, ours)
-    return SwapResult(Swapped.RACED, leftover=leftover, undone=True)
+class _Swap:
+    """One exchange and, where the bot was faster, its undoing."""
+
+    def __init__(
+        self, live_fd: int, staged_fd: int, folder_fd: int, name: str, staged: StagedFile, judged: str,
+        leased: lease.Lease,
+    ) -> None:  # fmt: skip
+        self._live_fd, self._staged_fd, self._folder_fd = live_fd, staged_fd, folder_fd
+        self._name, self._staged, self._judged, self._leased = name, staged, judged, leased
+        self._damaged, self._ours = _identity(os.fstat(live_fd)), _identity(os.fstat(staged_fd))
+        self._ours_before = _content_times(staged_fd)
+        self._ours_leased = lease.take_read_lease(staged_fd) is lease.Lease.HELD
+
+    def run(self, keep: Callable[[int], None], grace: Callable[[], None]) -> SwapResult:
+        try:
+            self._exchange()
+        except FileNotFoundError:
+            return SwapResult(Swapped.RACED)  # the bot deleted the file
+        except OSError as error:
+            if not cannot_exchange(error):
+                raise
+            return self._rename_checked(keep)
+        try:
+            return self._look_and_undo(grace)
+        except OSError:
+            # What came out cannot be looked at or put back: it may be the bot's, so it is kept.
+            return SwapResult(Swapped.RACED, self._open_staged(), leftover=True)
+
+    def _look_and_undo(self, grace: Callable[[], None]) -> SwapResult:
+        if self._shown() == self._damaged:
+            grace()
+            if self._is_damaged_untouched():
+                return SwapResult(Swapped.DONE, self._live_fd, leftover=True)
+        if self._is_ours_touched():
+            # The bot went on to open the good file for writing: what it writes there is newer than what came out.
+            return SwapResult(Swapped.RACED, self._open_staged(), leftover=True)
+        if self._undo():
+            return SwapResult(Swapped.RACED, self._open_staged(), leftover=True, undone=True)
+        lease.release(self._live_fd)  # whoever waits for it goes on
+        grace()  # for an open that had looked our inode up while it bore the live name
+        if self._is_ours_touched():
+            return SwapResult(Swapped.RACED, self._staged_fd, leftover=True, undone=True)
+        return SwapResult(Swapped.RACED, undone=True)
+
+    def _undo(self) -> bool:
+        """The live name shows the newest state of the bot; return whether an older one is left under the staged name.
+
+        Each exchange puts in what came out before; once what comes out is what we put in last, nobody was faster.
+        What goes in is held open meanwhile: a freed inode number could come back as another file.
+        """
+        put_in = self._ours
+        pinned: list[int] = []
+        try:
+            for _ in range(_UNDO_MAX):
+                flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+                pinned.append(os.open(self._staged.name, flags, dir_fd=self._staged.folder.fd))
+                going_in = _identity(os.fstat(pinned[-1]))
+                try:
+                    self._exchange()
+                except FileNotFoundError:
+                    return True  # the bot deleted the live file, and with it what we had put in
+                if self._shown() == put_in:
+                    return put_in != self._ours
+                put_in = going_in
+        finally:
+            for fd in pinned:
+                os.close(fd)
+        return True
+
+    def _rename_checked(self, keep: Callable[[int], None]) -> SwapResult:
+        """Where names cannot be exchanged: make the damaged bytes safe, look once more, rename over."""
+        lease.release(self._live_fd)  # nobody waits while a copy is made
+        keep(self._live_fd)
+        self._leased = _lease_judged(self._live_fd, self._judged)
+        if self._leased is lease.Lease.BUSY:
+            return SwapResult(Swapped.RACED)
+        try:
+            shown = os.stat(self._name, dir_fd=self._folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return SwapResult(Swapped.RACED)
+        if _identity(shown) != self._damaged or not self._is_damaged_untouched():
+            return SwapResult(Swapped.RACED)
+        rename_over(self._staged.folder.fd, self._staged.name, self._folder_fd, self._name)
+        return SwapResult(Swapped.DONE, self._live_fd)
+
+    def _exchange(self) -> None:
+        exchange(self._staged.folder.fd, self._staged.name, self._folder_fd, self._name)
+
+    def _shown(self) -> tuple[int, int]:
+        return _identity(os.stat(self._staged.name, dir_fd=self._staged.folder.fd, follow_symlinks=False))
+
+    def _open_staged(self) -> int:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            return os.open(self._staged.name, flags, dir_fd=self._staged.folder.fd)
+        except OSError:
+            return -1
+
+    def _is_damaged_untouched(self) -> bool:
+        """Nobody opened the damaged inode for writing, nor wrote to it where leases cannot tell."""
+        if self._leased is lease.Lease.HELD:
+            return lease.is_held(self._live_fd)
+        return digest_of(self._live_fd) == self._judged
+
+    def _is_ours_touched(self) -> bool:
+        """Someone opened our inode for writing, or wrote to it where leases cannot tell."""
+        if self._ours_leased:
+            return not lease.is_held(self._staged_fd)
+        return _content_times(self._staged_fd) != self._ours_before
 
 
-def _is_untouched(live_fd: int, judged: str, leased: lease.Lease) -> bool:
-    """Nobody opened the damaged inode for writing, nor wrote to it where leases cannot tell."""
-    return lease.is_held(live_fd) if leased is lease.Lease.HELD else digest_of(live_fd) == judged
-
-
-def _undo(folder_fd: int, name: str, staged: StagedFile, ours: tuple[int, int]) -> bool:
-    """The live name shows the newest state of the bot; return whether an older one is left under the staged name.
-
-    Each exchange puts in what came out before; once what comes out is what we put in last, nobody was faster.
-    What goes in is held open meanwhile: a freed inode number could come back as another file.
-    """
-    put_in = ours
-    pinned: list[int] = []
-    try:
-        for _ in range(_UNDO_MAX):
-            pinned.append(os.open(staged.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staged.folder.fd))
-            try:
-                exchange(staged.folder.fd, staged.name, folder_fd, name)
-            except FileNotFoundError:
-                return True  # the bot deleted the live file, and with it what we had put in
-            if _shown(staged) == put_in:
-                return put_in != ours
-            put_in = _identity(pinned[-1])
-    finally:
-        for fd in pinned:
-            os.close(fd)
-    raise OSError(errno.EAGAIN, "the bot replaces the file faster than it can be put back", name)
-
-
-def _rename_checked(
-    live_fd: int,
-    folder_fd: int,
-    name: str,
-    staged: StagedFile,
-    damaged: tuple[int, int],
-    leased: lease.Lease,
-    keep: Callable[[int], None],
-) -> SwapResult:
-    """Where names cannot be exchanged: make the damaged bytes safe, look once more, rename over."""
-    keep(live_fd)
-    status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
-    if (status.st_dev, status.st_ino) != damaged or (leased is lease.Lease.HELD and not lease.is_held(live_fd)):
-        return SwapResult(Swapped.RACED)
-    rename_over(staged.folder.fd, staged.name, folder_fd, name)
-    return SwapResult(Swapped.DONE)
-
-
-def _identity(fd: int) -> tuple[int, int]:
+def _content_times(fd: int) -> tuple[int, int]:
     status = os.fstat(fd)
-    return status.st_dev, status.st_ino
+    return status.st_size, status.st_mtime_ns
 
 
-def _shown(staged: StagedFile) -> tuple[int, int]:
-    status = os.stat(staged.name, dir_fd=staged.folder.fd, follow_symlinks=False)
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
@@ -191,29 +228,38 @@ def put_missing(folder_fd: int, name: str, staged: StagedFile) -> SwapResult:
 def write_in_place(root_fd: int, rel: str, good_fd: int, *, judged: str) -> SwapResult:
     """The file that is itself a mount point holds the bytes of `good_fd`; its damaged bytes must be safe before.
 
-    Readers may see a torn file meanwhile, which is why every other file is exchanged instead.
+    Under a write lease, where there are leases: whoever opens the file meanwhile waits until it is whole.
 
     Raises:
         OSError: the file may be torn; write it again.
     """
-    live_fd = open_data_file(root_fd, rel)
     try:
-        if lease.take_read_lease(live_fd) is lease.Lease.BUSY or digest_of(live_fd) != judged:
-            return SwapResult(Swapped.RACED)
-        lease.release(live_fd)
-        write_fd = os.open(f"/proc/self/fd/{live_fd}", os.O_WRONLY | os.O_CLOEXEC)
+        pinned = open_data_file(root_fd, rel)
+    except (FileNotFoundError, NotADataFileError, BlockingIOError):
+        return SwapResult(Swapped.RACED)
+    try:
+        live_fd = os.open(f"/proc/self/fd/{pinned}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except BlockingIOError:
+        return SwapResult(Swapped.RACED)
     finally:
-        os.close(live_fd)
+        os.close(pinned)  # the write lease asks that there is no other descriptor
     try:
-        lease.take_write_lease(write_fd)
+        leased = lease.take_write_lease(live_fd)
+        is_held = leased is lease.Lease.HELD
+        if (
+            leased is lease.Lease.BUSY
+            or digest_of(live_fd, go_on=lambda: not is_held or lease.is_write_held(live_fd)) != judged
+        ):
+            return SwapResult(Swapped.RACED)
         offset = 0
         while chunk := os.pread(good_fd, CHUNK_BYTES, offset):
-            offset += os.pwrite(write_fd, chunk, offset)
-        os.ftruncate(write_fd, offset)
-        os.fsync(write_fd)
+            offset += os.pwrite(live_fd, chunk, offset)
+        os.ftruncate(live_fd, offset)
+        lease.release(live_fd)
+        os.fsync(live_fd)
     finally:
-        lease.release(write_fd)
-        os.close(write_fd)
+        lease.release(live_fd)
+        os.close(live_fd)
     return SwapResult(Swapped.DONE)
 
 
@@ -229,9 +275,29 @@ def dress(staged_fd: int, ownership: Ownership, like_fd: int = -1) -> None:
     os.fchmod(staged_fd, ownership.mode)
     if like_fd < 0:
         return
-    for name in os.listxattr(like_fd):
-        try:
+    wanted = _attributes(like_fd)
+    for name in _attributes(staged_fd) - wanted:  # a default ACL of the staging folder, say
+        with _unless_refused():
+            os.removexattr(staged_fd, name)
+    for name in wanted:
+        with _unless_refused():
             os.setxattr(staged_fd, name, os.getxattr(like_fd, name))
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA):
-                raise
+
+
+def _attributes(fd: int) -> set[str]:
+    try:
+        return set(os.listxattr(fd))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return set()
+
+
+@contextmanager
+def _unless_refused() -> Iterator[None]:
+    """An attribute that this user or file system cannot give or take is left out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA):
+            raise
