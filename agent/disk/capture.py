@@ -9,13 +9,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from agent.core.model import CaptureMode, Ownership, Signature
 from agent.disk import lease
-from agent.disk.atomic import write_all
 from agent.disk.beneath import open_beneath
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.walk import signature_of
@@ -92,20 +92,39 @@ def capture(
         fd = open_data_file(root_fd, rel)
     except NotADataFileError as error:
         return NotCaptured(error.why)
+    except BlockingIOError:
+        return NotCaptured(Miss.BUSY)  # someone else's write lease
+    copy: StagedFile | None = None
+    caught: _Caught | Miss = Miss.BUSY
     try:
-        if os.fstat(fd).st_size > max_bytes:
+        size = os.fstat(fd).st_size
+        if size > max_bytes:
             return NotCaptured(Miss.TOO_LARGE)
+        if size > IN_MEMORY_MAX_BYTES:
+            copy = private.create()  # before the lease: making a file can take its time
         answer = lease.take_read_lease(fd)
         if answer is lease.Lease.BUSY and not past_writers:
             return NotCaptured(Miss.BUSY)
         if answer is lease.Lease.HELD:
-            return _capture_under_lease(fd, rel, private)
-        settled = _capture_settled(fd, rel, private, now_ns, still_ns)
-        if isinstance(settled, Capture) and answer is lease.Lease.BUSY:
-            return replace(settled, beside_writer=True)
-        return settled
+            caught = _catch_under_lease(fd, copy)
+        else:
+            caught = _catch_settled(fd, copy, now_ns, still_ns)
     finally:
         os.close(fd)
+        if copy is not None and isinstance(caught, Miss):
+            copy.discard()
+    if isinstance(caught, Miss):
+        return NotCaptured(caught, lease_broken=answer is lease.Lease.HELD)
+    return _finish(rel, caught, beside_writer=answer is lease.Lease.BUSY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Caught:
+    """A consistent read, not yet digested."""
+
+    content: bytes | StagedFile
+    status: os.stat_result
+    mode: CaptureMode
 
 
 class NotADataFileError(OSError):
@@ -140,30 +159,24 @@ def open_data_file(root_fd: int, rel: str) -> int:
         os.close(pinned)
 
 
-def _capture_under_lease(fd: int, rel: str, private: StagingFolder) -> Capture | NotCaptured:
-    content: bytes | StagedFile | None = None
+def _catch_under_lease(fd: int, copy: StagedFile | None) -> _Caught | Miss:
     try:
         status = os.fstat(fd)
-        content = _copy(fd, status.st_size, private, leased=True)
-        whole = content is not None and lease.is_held(fd)
+        with lease.let_go_at_once(fd) if copy is not None else nullcontext():
+            content = _copy(fd, status.st_size, copy, go_on=lambda: lease.is_held(fd))
     finally:
         lease.release(fd)
-    if content is None or not whole:
-        _drop(content)
-        return NotCaptured(Miss.BUSY, lease_broken=True)
-    return _finish(rel, content, status, CaptureMode.LEASE)
+    return Miss.BUSY if content is None else _Caught(content, status, CaptureMode.LEASE)
 
 
-def _capture_settled(fd: int, rel: str, private: StagingFolder, now_ns: int, still_ns: int) -> Capture | NotCaptured:
+def _catch_settled(fd: int, copy: StagedFile | None, now_ns: int, still_ns: int) -> _Caught | Miss:
     before = os.fstat(fd)
     if is_fresh(before.st_ctime_ns, now_ns=now_ns, still_ns=still_ns):
-        return NotCaptured(Miss.CHANGED)
-    content = _copy(fd, before.st_size, private, leased=False)
-    after = os.fstat(fd)
-    if content is None or signature_of(before) != signature_of(after):
-        _drop(content)
-        return NotCaptured(Miss.CHANGED)
-    return _finish(rel, content, after, CaptureMode.SETTLE)
+        return Miss.CHANGED
+    content = _copy(fd, before.st_size, copy, go_on=lambda: True)
+    if content is None or signature_of(before) != signature_of(os.fstat(fd)):
+        return Miss.CHANGED
+    return _Caught(content, before, CaptureMode.SETTLE)
 
 
 def is_fresh(ctime_ns: int, *, now_ns: int, still_ns: int) -> bool:
@@ -171,46 +184,40 @@ def is_fresh(ctime_ns: int, *, now_ns: int, still_ns: int) -> bool:
     return 0 <= now_ns - ctime_ns < still_ns
 
 
-def _copy(fd: int, size: int, private: StagingFolder, *, leased: bool) -> bytes | StagedFile | None:
-    """Copy the file chunk by chunk; None as soon as a writer waits for the lease."""
-    if size <= IN_MEMORY_MAX_BYTES:
-        return _read(fd, leased=leased)
-    staged = private.create()
-    try:
-        while chunk := os.read(fd, CHUNK_BYTES):
-            if leased and not lease.is_held(fd):
-                staged.discard()
-                return None
-            write_all(staged.fd, chunk)
-    except BaseException:
-        staged.discard()
-        raise
-    return staged
+def _copy(fd: int, size: int, copy: StagedFile | None, *, go_on: Callable[[], bool]) -> bytes | StagedFile | None:
+    """Return the `size` bytes of the file, in `copy` if there is one; None when it has more or fewer, or on a stop.
 
-
-def _read(fd: int, *, leased: bool) -> bytes | None:
-    chunks = []
+    `go_on` is asked after each chunk was read.  No more than `size` bytes and one chunk are ever taken.
+    """
+    chunks: list[bytes] = []
+    left = size
     while chunk := os.read(fd, CHUNK_BYTES):
-        if leased and not lease.is_held(fd):
+        left -= len(chunk)
+        if left < 0 or not go_on():
             return None
-        chunks.append(chunk)
-    return b"".join(chunks)
+        if copy is not None:
+            copy.write(chunk)
+        elif size <= IN_MEMORY_MAX_BYTES:
+            chunks.append(chunk)
+        else:
+            return None  # it grew out of memory's reach since it was opened
+    if left or not go_on():
+        return None
+    return b"".join(chunks) if copy is None else copy
 
 
-def _drop(content: bytes | StagedFile | None) -> None:
-    if isinstance(content, StagedFile):
-        content.discard()
-
-
-def _finish(rel: str, content: bytes | StagedFile, status: os.stat_result, mode: CaptureMode) -> Capture:
+def _finish(rel: str, caught: _Caught, *, beside_writer: bool) -> Capture:
     """The lease is gone by now: a digest may take its time."""
+    content, status = caught.content, caught.status
     try:
         digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else digest_of(content.fd)
-    except OSError:
-        _drop(content)
+    except BaseException:
+        if isinstance(content, StagedFile):
+            content.discard()
         raise
-    ownership = ownership_of(status)
-    return Capture(rel, digest, signature_of(status), ownership, mode, content)
+    return Capture(
+        rel, digest, signature_of(status), ownership_of(status), caught.mode, content, beside_writer=beside_writer
+    )
 
 
 def ownership_of(status: os.stat_result) -> Ownership:
