@@ -95,7 +95,12 @@ def decide(
 
     `snapshots` are those of the file, newest first.  Damage and collapse are believed only of a quiet file; a
     collapse that is overdue is kept aside all the same, which harms nothing if it was an instant's.
+
+    Raises:
+        ValueError: `grade` tells of no bytes: a missing file is for `decide_missing`, an unreadable one is not healed.
     """
+    if grade in (Grade.MISSING, Grade.UNREADABLE):
+        raise ValueError(f"nothing was seen of a file that is {grade}")
     if grade is Grade.GOOD:
         return _decide_good(digest, [s for s in snapshots if s.grade is Grade.GOOD])
     if not at.quiet and not (at.overdue and grade is Grade.SUSPECT):

@@ -1,7 +1,4 @@
-"""The index over snapshots and file states: SQLite, shared by daemon and commands, and allowed to be lost.
-
-Paths are stored as the bytes they are on disk; times as milliseconds since 1970 in UTC.
-"""
+"""The index over snapshots and file states: SQLite, shared by daemon and commands, and allowed to be lost."""
 
 import contextlib
 import os
@@ -9,18 +6,16 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 
 from agent.core.errors import FormatVersionError
-from agent.core.model import CaptureMode, FileState, Grade, Ownership, Reason, Shape, Signature, Snapshot
+from agent.core.model import FileState, Grade, Signature, Snapshot
 from agent.disk.atomic import rename_over
+from agent.disk.rows import file_row, file_state, grade_and_signature, grade_count, snapshot, snapshot_row
 from agent.disk.staging import open_root
 
 CATALOG_NAME = "catalog.sqlite3"
 FORMAT_VERSION = 1
 _BUSY_WAIT_S = 10.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files(
@@ -48,7 +43,11 @@ _SNAPSHOT_COLUMNS = "rel, taken, name, digest, size, stored, grade, reason, root
 
 
 class Catalog:
-    """One open catalog; its methods may be called from several threads."""
+    """One open catalog; its methods may be called from several threads.
+
+    Every method may raise `sqlite3.OperationalError` (the disk or another process is in the way: try again) and any
+    other `sqlite3.DatabaseError` (the file is damaged, or a row is none of ours: set it aside and rebuild).
+    """
 
     def __init__(self, state_dir: str) -> None:
         """Open or create it.
@@ -81,6 +80,11 @@ class Catalog:
         with self.transaction():
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
+            for table, columns in (("files", _FILE_COLUMNS), ("snapshots", f"{_SNAPSHOT_COLUMNS}, doomed")):
+                try:
+                    self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")
+                except sqlite3.OperationalError as error:
+                    raise sqlite3.DatabaseError(f"{self.path}: not a catalog of ours ({error})") from error
             self._db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
     def close(self) -> None:
@@ -97,10 +101,11 @@ class Catalog:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def is_in_place(self) -> bool:
         """Whether the path still shows the file that was opened."""
@@ -118,24 +123,24 @@ class Catalog:
 
     def file(self, rel: str) -> FileState | None:
         rows = self._read(f"SELECT {_FILE_COLUMNS} FROM files WHERE rel=?", (os.fsencode(rel),))
-        return _file_state(rows[0]) if rows else None
+        return file_state(rows[0]) if rows else None
 
     def files(self, after: str | None = None, limit: int = -1) -> list[FileState]:
         """Return up to `limit` file states in the order of their paths, those after `after`."""
         where, values = ("WHERE rel > ?", [os.fsencode(after)]) if after is not None else ("", [])
         rows = self._read(f"SELECT {_FILE_COLUMNS} FROM files {where} ORDER BY rel LIMIT ?", (*values, limit))
-        return [_file_state(row) for row in rows]
+        return [file_state(row) for row in rows]
 
     def signature(self, rel: str) -> tuple[Grade, Signature | None] | None:
         """Return grade and signature of the last state looked at: all that a rescan needs."""
         rows = self._read("SELECT grade, inode, size, mtime_ns, ctime_ns FROM files WHERE rel=?", (os.fsencode(rel),))
-        return (Grade(rows[0][0]), _signature(rows[0][1:5])) if rows else None
+        return grade_and_signature(rows[0]) if rows else None
 
     def save_files(self, states: Iterable[FileState]) -> None:
         marks = ",".join("?" * 21)
         with self.transaction():
             self._db.executemany(
-                f"INSERT OR REPLACE INTO files({_FILE_COLUMNS}) VALUES({marks})", map(_file_row, states)
+                f"INSERT OR REPLACE INTO files({_FILE_COLUMNS}) VALUES({marks})", map(file_row, states)
             )
 
     def forget_file(self, rel: str) -> None:
@@ -143,7 +148,7 @@ class Catalog:
             self._db.execute("DELETE FROM files WHERE rel=?", (os.fsencode(rel),))
 
     def count_files(self) -> dict[Grade, int]:
-        return {Grade(grade): count for grade, count in self._read("SELECT grade, count(*) FROM files GROUP BY grade")}
+        return dict(map(grade_count, self._read("SELECT grade, count(*) FROM files GROUP BY grade")))
 
     def count_given_up(self) -> int:
         return int(self._read("SELECT count(*) FROM files WHERE gave_up=1")[0][0])
@@ -153,17 +158,17 @@ class Catalog:
     def snapshots(self, rel: str) -> list[Snapshot]:
         """Return the snapshots of `rel`, newest first."""
         sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE rel=? AND doomed=0 ORDER BY taken DESC, name DESC"
-        return [_snapshot(row) for row in self._read(sql, (os.fsencode(rel),))]
+        return [snapshot(row) for row in self._read(sql, (os.fsencode(rel),))]
 
     def newest(self, rel: str, grade: Grade | None = None) -> Snapshot | None:
         where, values = (" AND grade=?", [grade.value]) if grade else ("", [])
         sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE rel=? AND doomed=0{where} ORDER BY taken DESC LIMIT 1"
         rows = self._read(sql, (os.fsencode(rel), *values))
-        return _snapshot(rows[0]) if rows else None
+        return snapshot(rows[0]) if rows else None
 
     def snapshot_named(self, name: str) -> Snapshot | None:
         rows = self._read(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE name=? AND doomed=0", (os.fsencode(name),))
-        return _snapshot(rows[0]) if rows else None
+        return snapshot(rows[0]) if rows else None
 
     def all_snapshots(self, page: int = 1000) -> Iterator[Snapshot]:
         """Yield every snapshot in the order of paths and times, a page at a time."""
@@ -171,20 +176,23 @@ class Catalog:
         sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE {where} ORDER BY rel, taken, name LIMIT ?"
         last: tuple[bytes, int, bytes] = (b"", -(2**62), b"")
         while rows := self._read(sql, (*last, page)):
-            yield from map(_snapshot, rows)
+            yield from map(snapshot, rows)
             last = (rows[-1][0], rows[-1][1], rows[-1][2])
 
-    def oldest_first(self) -> Iterator[Snapshot]:
-        """Yield every snapshot by age, for thinning."""
-        sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE doomed=0 ORDER BY taken, name"
-        for row in self._read(sql):
-            yield _snapshot(row)
+    def oldest_first(self, page: int = 1000) -> Iterator[Snapshot]:
+        """Yield every snapshot by age, for thinning, a page at a time."""
+        where = "(taken, name) > (?, ?) AND doomed=0"
+        sql = f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE {where} ORDER BY taken, name LIMIT ?"
+        last: tuple[int, bytes] = (-(2**62), b"")
+        while rows := self._read(sql, (*last, page)):
+            yield from map(snapshot, rows)
+            last = (rows[-1][1], rows[-1][2])
 
     def add_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
         marks = ",".join("?" * 11)
         with self.transaction():
             self._db.executemany(
-                f"INSERT OR REPLACE INTO snapshots({_SNAPSHOT_COLUMNS}) VALUES({marks})", map(_snapshot_row, snapshots)
+                f"INSERT OR REPLACE INTO snapshots({_SNAPSHOT_COLUMNS}) VALUES({marks})", map(snapshot_row, snapshots)
             )
 
     def doom(self, snapshots: Sequence[Snapshot]) -> None:
@@ -195,7 +203,7 @@ class Catalog:
             )
 
     def doomed(self) -> list[Snapshot]:
-        return [_snapshot(row) for row in self._read(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE doomed=1")]
+        return [snapshot(row) for row in self._read(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE doomed=1")]
 
     def remove_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
         with self.transaction():
@@ -208,7 +216,7 @@ class Catalog:
     def count_snapshots(self) -> tuple[dict[Grade, int], int]:
         """Return how many snapshots there are by grade, and the bytes they take on disk."""
         rows = self._read("SELECT grade, count(*), sum(stored) FROM snapshots WHERE doomed=0 GROUP BY grade")
-        return {Grade(grade): count for grade, count, _ in rows}, sum(stored or 0 for _, _, stored in rows)
+        return dict(map(grade_count, rows)), sum(stored or 0 for _, _, stored in rows)
 
     # notes about the folder itself
 
@@ -243,77 +251,3 @@ def set_aside(state_dir: str, stamp: str) -> str:
     finally:
         os.close(folder_fd)
     return os.path.join(state_dir, kept)
-
-
-def _ms(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // _MILLISECOND
-
-
-def _moment(ms: int | None) -> datetime | None:
-    return None if ms is None else _EPOCH + ms * _MILLISECOND
-
-
-def _signature(row: Sequence[int | None]) -> Signature | None:
-    inode, size, mtime_ns, ctime_ns = row
-    if inode is None or size is None or mtime_ns is None or ctime_ns is None:
-        return None
-    return Signature(inode, size, mtime_ns, ctime_ns)
-
-
-def _file_row(state: FileState) -> tuple[object, ...]:
-    s, shape, own = state.signature, state.shape, state.ownership
-    return (
-        os.fsencode(state.rel), state.grade.value, _ms(state.since),
-        *((s.inode, s.size_bytes, s.mtime_ns, s.ctime_ns) if s else (None,) * 4),
-        state.digest, *((shape.size_bytes, shape.root, shape.records) if shape else (None,) * 3),
-        *((own.uid, own.gid, own.mode) if own else (None,) * 3),
-        state.mode.value if state.mode else None, _ms(state.last_good_at), _ms(state.last_snapshot_at),
-        state.heals, _ms(state.healed_at), state.healed_grade.value if state.healed_grade else None, int(state.gave_up),
-    )  # fmt: skip
-
-
-def _file_state(row: Sequence) -> FileState:  # type: ignore[type-arg]  # a row of SQLite
-    since = _moment(row[2])
-    assert since is not None
-    return FileState(
-        rel=os.fsdecode(row[0]),
-        grade=Grade(row[1]),
-        since=since,
-        signature=_signature(row[3:7]),
-        digest=row[7],
-        shape=Shape(row[8], row[9], row[10]) if row[9] is not None else None,
-        ownership=Ownership(row[11], row[12], row[13]) if row[11] is not None else None,
-        mode=CaptureMode(row[14]) if row[14] else None,
-        last_good_at=_moment(row[15]),
-        last_snapshot_at=_moment(row[16]),
-        heals=row[17],
-        healed_at=_moment(row[18]),
-        healed_grade=Grade(row[19]) if row[19] else None,
-        gave_up=bool(row[20]),
-    )
-
-
-def _snapshot_row(snapshot: Snapshot) -> tuple[object, ...]:
-    shape = snapshot.shape
-    return (
-        os.fsencode(snapshot.rel), _ms(snapshot.taken_at), os.fsencode(snapshot.name), snapshot.digest,
-        snapshot.size_bytes, snapshot.stored_bytes, snapshot.grade.value, snapshot.reason.value,
-        *((shape.root, shape.records) if shape else (None, None)), int(snapshot.pinned),
-    )  # fmt: skip
-
-
-def _snapshot(row: Sequence) -> Snapshot:  # type: ignore[type-arg]  # a row of SQLite
-    taken_at = _moment(row[1])
-    assert taken_at is not None
-    return Snapshot(
-        rel=os.fsdecode(row[0]),
-        taken_at=taken_at,
-        name=os.fsdecode(row[2]),
-        digest=row[3],
-        size_bytes=row[4],
-        stored_bytes=row[5],
-        grade=Grade(row[6]),
-        reason=Reason(row[7]),
-        shape=Shape(row[4], row[8], row[9]) if row[8] is not None else None,
-        pinned=bool(row[10]),
-    )

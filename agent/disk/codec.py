@@ -29,7 +29,7 @@ class Compression(StrEnum):
 @contextmanager
 def open_writer(fd: int, compression: Compression) -> Iterator[IO[bytes]]:
     """Lend a stream whose bytes arrive in `fd`, compressed; all of them have when the block ends.  `fd` stays open."""
-    with os.fdopen(os.dup(fd), "wb") as raw:
+    with _second_stream(fd, "wb") as raw:
         if compression is Compression.NONE:
             yield raw
         elif compression is Compression.GZIP:
@@ -52,7 +52,7 @@ def open_reader(fd: int, suffix: str) -> Iterator[IO[bytes]]:
     Raises (while reading):
         OSError, EOFError, zlib.error, ZstdError: see `DAMAGED`.
     """
-    with os.fdopen(os.dup(fd), "rb") as raw:
+    with _second_stream(fd, "rb") as raw:
         raw.seek(0)
         if suffix == ".gz":
             import gzip
@@ -64,6 +64,16 @@ def open_reader(fd: int, suffix: str) -> Iterator[IO[bytes]]:
                 yield plain
         else:
             yield raw
+
+
+def _second_stream(fd: int, mode: str) -> IO[Any]:
+    """Return a stream of its own for the file; closing it leaves `fd` open."""
+    second = os.dup(fd)
+    try:
+        return os.fdopen(second, mode)
+    except BaseException:
+        os.close(second)
+        raise
 
 
 def is_damage(error: Exception) -> bool:

@@ -28,10 +28,13 @@ class Journal:
     def append(self, records: Sequence[Record]) -> int:
         """Write `records` and return the descriptor to flush and close; they are durable only after the flush."""
         fd = self._open_for_append()
+        before = os.fstat(fd).st_size
         try:
             lines = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
             write_all(fd, self._mend_tail(fd) + lines)
         except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, before)
             os.close(fd)
             raise
         return fd
@@ -46,10 +49,14 @@ class Journal:
 
     def read(self) -> Iterator[dict[str, object]]:
         """Yield the records, oldest first; a line cut short by a crash is passed over."""
-        path = os.path.join(self._folder, JOURNAL_NAME)
-        with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(os.path.join(self._folder, JOURNAL_NAME), flags)
+        except FileNotFoundError:
+            return
+        with open(fd, "rb") as stream:
             for line in stream:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, RecursionError):
                     record = json.loads(line)
                     if isinstance(record, dict):
                         yield record
@@ -73,7 +80,7 @@ class Journal:
                     rename_over(folder.fd, staged.name, folder.fd, JOURNAL_NAME)
                     os.fsync(folder.fd)
                 finally:
-                    staged.close()
+                    staged.discard()
         finally:
             os.close(old)
 
@@ -87,6 +94,8 @@ class Journal:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX)
                     if os.path.samestat(os.fstat(fd), os.stat(JOURNAL_NAME, dir_fd=folder_fd, follow_symlinks=False)):
+                        if os.fstat(fd).st_size == 0:
+                            os.fsync(folder_fd)  # a new journal outlives a power cut
                         return fd
                 except FileNotFoundError:
                     pass

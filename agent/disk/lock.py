@@ -1,11 +1,12 @@
 """Who works on what: one daemon per backup folder, one operation per data file.
 
-The daemon's lock is a flock on `daemon.lock`.  An operation's lock is one byte, at an offset taken from the file's
-path, of `files.lock`: open-file-description locks (fcntl(2), F_OFD_SETLK) need no file per data file, hold between
-threads as between processes, and vanish with their owner.
+Both are open-file-description locks (fcntl(2), F_OFD_SETLK): they hold between threads as between processes, vanish
+with their owner, and can be asked about without being taken.  The daemon's is the first byte of `daemon.lock`; an
+operation's is one byte, at an offset taken from the data file's path, of `files.lock`: no file per data file.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -33,36 +34,52 @@ class DaemonLock:
 
     def take(self) -> None:
         """Raises LockHeldError when a daemon already works on this folder; nothing was changed."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._fd)
+        if not _lock_byte(self._fd, 0):
+            holder = _pid_in(self._fd) or "unknown"
+            self.release()
             raise LockHeldError(
                 f"{self._path}: another backup-agent (process {holder}) already guards this folder",
                 hint="stop it first, or give each agent its own backup_dir",
-            ) from error
+            )
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def daemon_pid(state_dir: str) -> int | None:
     """Return the process id of the daemon that works on this folder now, or None."""
     try:
-        fd = os.open(os.path.join(state_dir, "daemon.lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(os.path.join(state_dir, "daemon.lock"), flags)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.pread(fd, 32, 0).strip()
-        return int(text) if text.isdigit() else None
+        # Asking takes nothing: a daemon that starts at this moment must not find the lock held.
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        is_held = struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK
+        return _pid_in(fd) if is_held else None
     finally:
         os.close(fd)
-    return None
+
+
+def _pid_in(fd: int) -> int | None:
+    text = os.pread(fd, 32, 0).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lock_byte(fd: int, offset: int) -> bool:
+    """Whether the byte is locked for this descriptor from here on; False at once when another has it."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
 
 
 class FileLocks:
@@ -94,12 +111,7 @@ class LockSession:
 
     def take(self, rel: str) -> bool:
         """Whether `rel` is ours from here on; False at once when someone else works on it."""
-        request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _offset(rel), 1, 0)
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, request)
-        except BlockingIOError:
-            return False
-        return True
+        return _lock_byte(self._fd, _offset(rel))
 
 
 def _offset(rel: str) -> int:

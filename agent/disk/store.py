@@ -4,17 +4,18 @@ A batch shares its flushes: all files are written, flushed side by side together
 renamed, and each folder is flushed once.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import IO
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Grade, Ownership, Reason, Shape, Snapshot
-from agent.core.naming import Kind, display, parse_name, snapshot_name
+from agent.core.naming import Kind, display, next_stamp, parse_name, snapshot_name
 from agent.disk.atomic import drop_cached_pages, flush, rename_new
 from agent.disk.beneath import open_beneath, open_folder, parent_beneath
 from agent.disk.capture import CHUNK_BYTES
@@ -84,8 +85,7 @@ class Store:
         Raises:
             OSError: the journal or the folder itself cannot be written; nothing was published.
         """
-        suffix = self._compression.suffix
-        works = [_Work(d, snapshot_name(d.rel, d.taken_at, d.kind, suffix)) for d in drafts]
+        works = self._plan(drafts)
         try:
             for work in works:
                 _attempt(work, self._write, staging)
@@ -104,6 +104,14 @@ class Store:
             for work in works:
                 if work.staged is not None:
                     work.staged.discard()
+
+    def _plan(self, drafts: Sequence[Draft]) -> list[_Work]:
+        """Every draft with a free name: the next millisecond where a file the catalog does not know has it."""
+        root_fd = open_root(self.path)
+        try:
+            return [_Work(*_free_name(root_fd, draft, self._compression.suffix)) for draft in drafts]
+        finally:
+            os.close(root_fd)
 
     def _write(self, work: _Work, staging: StagingFolder) -> None:
         content = work.draft.content
@@ -153,8 +161,10 @@ class Store:
                     _attempt(work, _take_name, fds[folder])
                     members.setdefault(fds[folder], []).append(work)
             for fd, failure in flush(list(members)).items():
-                for work in members[fd]:
-                    work.error = work.error or failure
+                for work in (w for w in members[fd] if w.error is None):
+                    work.error = failure
+                    with suppress(OSError):
+                        os.unlink(work.name.rpartition("/")[2], dir_fd=fd)
 
     def _result(self, work: _Work) -> Snapshot | Refused:
         draft = work.draft
@@ -193,10 +203,8 @@ class Store:
         try:
             with self.open(snapshot.name) as plain:
                 return _digest(plain) == snapshot.digest
-        except (FileNotFoundError, NotADirectoryError):
-            return False
         except Exception as error:
-            if is_damage(error):
+            if is_damage(error) or _is_gone(error):
                 return False
             raise
 
@@ -208,10 +216,8 @@ class Store:
                 while chunk := plain.read(CHUNK_BYTES):
                     hasher.update(chunk)
                     staged.write(chunk)
-        except FileNotFoundError:
-            return False
         except Exception as error:
-            if is_damage(error):
+            if is_damage(error) or _is_gone(error):
                 return False
             raise
         return hasher.hexdigest() == snapshot.digest
@@ -237,8 +243,9 @@ class Store:
                 try:
                     with parent_beneath(root_fd, name) as (folder_fd, base):
                         os.unlink(base, dir_fd=folder_fd)
-                except FileNotFoundError:
-                    continue
+                except OSError as error:
+                    if not _is_gone(error):
+                        raise
         finally:
             os.close(root_fd)
 
@@ -267,19 +274,30 @@ class Store:
 
         None when it lies on another file system and has to be copied; nothing was changed.
         """
-        name = snapshot_name(draft.rel, draft.taken_at, draft.kind)
         with ExitStack() as open_folders:
             root_fd = open_root(self.path)
             open_folders.callback(os.close, root_fd)
+            draft, name = _free_name(root_fd, draft, "")
             target_fd = _make_folder(root_fd, name.rpartition("/")[0], open_folders)
             if os.fstat(target_fd).st_dev != os.fstat(folder_fd).st_dev:
                 return None
             self._journal.append_durably(_journal_record(draft, name, size))
-            rename_new(folder_fd, staged_name, target_fd, name.rpartition("/")[2])
+            try:
+                rename_new(folder_fd, staged_name, target_fd, name.rpartition("/")[2])
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                return None  # one device, two mounts
             _raise_first(flush([target_fd, folder_fd]))
         return Snapshot(
-            draft.rel, name, draft.taken_at, draft.digest, size, draft.grade, draft.reason, draft.shape, stored_bytes=size
+            draft.rel, name, draft.taken_at, draft.digest, size, draft.grade, draft.reason, draft.shape,
+            stored_bytes=size,
         )  # fmt: skip
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether no snapshot is there under the name: nothing, or a link or folder in its place or on the way to it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
 
 def _attempt(work: _Work, step: Callable[..., None], *values: object) -> None:
@@ -290,6 +308,17 @@ def _attempt(work: _Work, step: Callable[..., None], *values: object) -> None:
         step(work, *values)
     except (OSError, ReadBackError) as error:
         work.error = error
+
+
+def _free_name(root_fd: int, draft: Draft, suffix: str) -> tuple[Draft, str]:
+    """Return the draft with a time whose name nobody bears yet, and that name."""
+    while True:
+        name = snapshot_name(draft.rel, draft.taken_at, draft.kind, suffix)
+        try:
+            os.close(open_beneath(root_fd, name, os.O_PATH))
+        except OSError:
+            return draft, name  # what else is wrong with it, the steps to come will tell
+        draft = replace(draft, taken_at=next_stamp(draft.taken_at, draft.taken_at))
 
 
 def _take_name(work: _Work, folder_fd: int) -> None:
