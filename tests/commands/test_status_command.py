@@ -1,0 +1,103 @@
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+from place import USERS, Place
+
+from agent.cli import main
+from agent.config import load_config
+from agent.core.model import Grade
+from agent.workspace import SystemClock, Workspace
+
+
+def test_files_without_any_snapshot_are_not_good_where_nobody_guards_them(place: Place) -> None:
+    code, out, _ = place.run("status")
+
+    assert code == 3
+    assert "agent:      not running" in out
+    assert "users.json: no snapshot of it yet" in out
+
+
+def test_all_is_good_once_every_file_has_a_snapshot(place: Place) -> None:
+    place.run("snapshot")
+
+    code, told = place.json("status")
+
+    assert (code, told["ok"], told["problems"]) == (0, True, [])
+    assert (told["files"], told["snapshots"], told["daemon_pid"]) == ({"good": 1}, {"good": 1}, None)
+    assert told["stored_bytes"] == (place.data / "users.json").stat().st_size
+    assert told["free_bytes"] > 0
+    assert datetime.fromisoformat(told["last_good_at"]).utcoffset() is not None
+
+
+def test_each_problem_has_its_next_step(place: Place) -> None:
+    for name in ("gone.json", "emptied.json", "cut.json"):
+        place.write(name, USERS)
+    place.run("snapshot")
+    (place.data / "gone.json").unlink()
+    place.write("emptied.json", {})
+    place.write("cut.json", b"{")
+    place.write("never.json", b"{")
+    place.configure("recovery: {on_corrupt: alert}")
+    place.run("check", "--heal")
+
+    code, told = place.json("status")
+
+    steps = {problem["file"]: problem["next"] for problem in told["problems"]}
+    assert code == 3
+    assert "restore cut.json" in steps["cut.json"]
+    assert "accept emptied.json" in steps["emptied.json"]
+    assert "restore gone.json" in steps["gone.json"]
+    assert "mend it by hand" in steps["never.json"]
+    assert told["files"] == {"corrupt": 2, "good": 1, "missing": 1, "suspect": 1}
+
+
+def test_a_given_up_heal_says_to_stop_the_bot(place: Place) -> None:
+    place.run("snapshot")
+    ws = Workspace.open(load_config(str(place.root / "agent.yaml"), None, {}), SystemClock())
+    state = ws.catalog.file("users.json")
+    assert state is not None
+    ws.catalog.save_files([replace(state, grade=Grade.CORRUPT, gave_up=True, heals=3)])
+    ws.close()
+
+    code, out, _ = place.run("status")
+
+    assert code == 3
+    assert "healing was given up after 3 tries" in out
+    assert "stop it, `backup-agent restore users.json`, start it" in out
+
+
+def test_a_missing_data_folder_is_wrong_usage(place: Place) -> None:
+    code, _, err = place.run("status", "--data-dir", str(place.root / "nowhere"))
+
+    assert code == 2
+    assert "--data-dir" in err
+
+
+def test_a_backup_folder_that_cannot_be_made_is_an_error_with_a_hint(place: Place) -> None:
+    place.configure(f"backup_dir: {place.data / 'users.json' / 'inside'}")
+
+    code, _, err = place.run("status")
+
+    assert code == 1
+    assert "error: " in err
+    assert "hint: " in err
+
+
+def test_the_daemon_is_told_by_its_process(place: Place) -> None:
+    with place.daemon():
+        place.wait(lambda: place.json("status")[1]["ok"])
+        code, out, _ = place.run("status")
+
+    assert code == 0
+    assert "agent:      running (process " in out
+    assert place.json("status")[1]["daemon_pid"] is None
+
+
+def test_a_guarded_folder_is_found_from_inside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write("sub/shop.json", USERS)
+    place.run("status")
+    monkeypatch.chdir(place.data / "sub")
+    main(["snapshot"])
+
+    assert main(["status"]) == 0

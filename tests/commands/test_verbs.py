@@ -1,0 +1,82 @@
+"""What holds for every verb."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from place import Place
+
+from agent.cli import VERBS, main
+
+MINE = ["check", "status", "list", "snapshot", "restore", "accept", "pin", "unpin"]
+
+
+@pytest.mark.parametrize("verb", [*MINE, "config check", "config schema"])
+def test_help_explains_the_verb_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*verb.split(), "--help"])
+
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"backup-agent {verb}" in said.split("example", 1)[1]
+
+
+@pytest.mark.parametrize("verb", MINE)
+def test_an_unknown_option_is_wrong_usage(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--no-such-thing"])
+
+    assert ended.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["check"], ["status"], ["list"], ["snapshot"], ["restore", "--all"], ["pin", "x"]])
+def test_a_config_with_problems_stops_every_verb(place: Place, words: list[str]) -> None:
+    place.configure("nonsense: 1")
+
+    code, _, err = place.run(*words)
+
+    assert code == 2
+    assert "nonsense: unknown key" in err
+
+
+def test_the_config_may_be_named_by_the_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.configure("backup_dir: ./elsewhere")
+    monkeypatch.setenv("BACKUP_AGENT_CONFIG", str(place.root / "agent.yaml"))
+
+    assert main(["snapshot"]) == 0
+    assert len(list((place.root / "elsewhere").glob("users_backup_*.json"))) == 1
+
+
+def test_the_data_folder_may_be_named_on_the_command_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+
+    assert main(["snapshot", "--data-dir", str(place.data)]) == 0
+    assert main(["status", "--data-dir", str(place.data)]) == 0
+
+
+def test_a_reader_that_went_away_is_no_traceback(place: Place) -> None:
+    for number in range(2000):
+        place.write(f"file number {number} with a rather long name.json", [])
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "agent.cli", "list", "--json"]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, cwd=place.root, check=False)
+    os.close(writing)
+
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_command_finishes_what_a_crash_left_when_no_daemon_runs(place: Place) -> None:
+    place.run("snapshot")
+    staging = place.backups / ".agent" / "staging"
+    (staging / "backup-agent-0123456789abcdef.part.tmp").write_bytes(b"half")
+
+    place.run("status")
+
+    assert list(staging.iterdir()) == []
+
+
+def test_every_verb_of_the_command_line_has_a_module() -> None:
+    assert set(VERBS) >= {"run", "check", "status", "list", "snapshot", "restore", "accept", "pin", "config"}
