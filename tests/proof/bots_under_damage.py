@@ -37,6 +37,7 @@ class Options:
     rate: float = 20.0
     debounce_s: float = 2.0
     damages_per_s: float = 2.0
+    chase: bool = False  # damage right after each write instead
     slack_s: float = 0.0  # added to the promised time of the last snapshot, for a loaded machine
     seed: int = 1
     folder: Path | None = None
@@ -109,7 +110,7 @@ class Run:
 
     def write_under_damage(self) -> None:
         self.bot.tell("resume")
-        self.damager.tell(f"go {self.options.damages_per_s}")
+        self.damager.tell("chase" if self.options.chase else f"go {self.options.damages_per_s}")
         time.sleep(self.dice.uniform(0.5, 1.5) * min(4.0, self.options.seconds / 6))
         self.damager.tell("hold")
         self.bot.tell("pause")
@@ -248,6 +249,9 @@ def main() -> int:
     parser.add_argument(
         "--debounce", type=float, default=2, help="seconds; below 0.05 captures and heals race every write"
     )
+    parser.add_argument(
+        "--chase", action="store_true", help="damage right after each write, so that heals race the next"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where the scratch folders go: another file system, say")
     parser.add_argument("--keep", action="store_true", help="leave the scratch folder for a look")
@@ -266,6 +270,7 @@ def main() -> int:
             "rate": given.rate,
             "damages_per_s": given.damages,
             "debounce_s": given.debounce,
+            "chase": given.chase,
         }
         outcome = run(Options(runtime, style, agent, seed=given.seed, folder=given.folder, keep=given.keep, **fixed))
         outcomes.append(outcome)

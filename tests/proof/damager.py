@@ -2,7 +2,8 @@
 
 It takes the bot's side lock, so a damage never falls into a write and the log tells which came last.
 
-stdin: go RATE (damages at random moments, so many a second), hold, now [KIND], stop.  stdout: an answer to each.
+stdin: go RATE (damages at random moments, so many a second), chase (once right after each write, so that the heal of it
+races the next write), hold, now [KIND], stop.  stdout: an answer to each.
 Run by hand: damager.py --file data/users.json --side side --seed 1
 """
 
@@ -55,6 +56,9 @@ class Damager:
     def __init__(self, file: Path, side: Path, seed: int) -> None:
         self.file = file
         self.log = side / "damages.jsonl"
+        self.acks = side / "acks.jsonl"
+        self.acks_size = 0
+        self.mode, self.rate = "hold", 1.0
         self.lock = SideLock(side)
         self.dice = random.Random(seed)
         self.older = b""
@@ -100,23 +104,30 @@ class Damager:
             os.close(fd)
 
     def serve(self) -> None:
-        pause_s: float | None = None
         while True:
-            wait_s = None if pause_s is None else self.dice.uniform(0.2, 1.8) * pause_s
-            if not select.select([sys.stdin.fileno()], [], [], wait_s)[0]:
-                self.damage()
+            if not select.select([sys.stdin.fileno()], [], [], self.wait_s())[0]:
+                if self.mode == "go" or self.is_written_again():
+                    self.damage()
                 continue
             command, _, argument = sys.stdin.readline().strip().partition(" ")
             answer = ""
-            if command == "go":
-                pause_s = 1 / float(argument)
-            elif command == "hold":
-                pause_s = None
+            if command in ("go", "chase", "hold"):
+                self.mode, self.rate = command, float(argument or 1)
             elif command == "now":
                 answer = self.damage(argument or None)
             print(json.dumps({"event": command or "stop", "kind": answer}), flush=True)
             if command in ("", "stop"):
                 return
+
+    def wait_s(self) -> float | None:
+        """Return how long to wait for a command before the next look or damage; None: for ever."""
+        waits = {"go": self.dice.uniform(0.2, 1.8) / self.rate, "chase": self.dice.uniform(0, 0.004)}
+        return waits.get(self.mode)
+
+    def is_written_again(self) -> bool:
+        """Return whether the bot acknowledged anything since the last call."""
+        before, self.acks_size = self.acks_size, self.acks.stat().st_size
+        return self.acks_size != before
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def held_complaint(place: Place, agent: Agent, good: bytes) -> str:
 def pruned(runtime: str, saves: int = 25) -> str:
     """Return what is wrong after a bot pruned the backups folder again and again, or ''."""
     with Place.scratch() as place:
-        port = place.configure(debounce_s=DEBOUNCE_S)
+        port = place.configure(debounce_s=DEBOUNCE_S, watch={"rescan": "1s"})  # it finds what vanished
         with bot(place, runtime, "--paused", "--rate", "50", "--prune-dir", str(place.backups)) as the_bot:
             the_bot.answer()
             with Agent(place, port) as agent:
