@@ -76,18 +76,20 @@ def _look(session: Session, rels: list[str] | None) -> _Report:
                 report.problems[rel] = Outcome(rel, Ending.LEFT, grade=Grade.MISSING)
     todo: Sequence[str] = rels
     for attempt in range(LOOKS_MAX):
-        again = [rel for rel in with_progress(todo, "checking") if not _look_at(session, rel, report)]
+        # In the end a file that stays open for writing for ever is read all the same, if it holds still.
+        last = attempt == LOOKS_MAX - 1
+        again = [rel for rel in with_progress(todo, "checking") if not _look_at(session, rel, report, last=last)]
         if not again:
             break
         todo = again
-        if attempt < LOOKS_MAX - 1:
+        if not last:
             session.settle([report.problems[rel].ending for rel in again])
     return report
 
 
-def _look_at(session: Session, rel: str, report: _Report) -> bool:
+def _look_at(session: Session, rel: str, report: _Report, *, last: bool) -> bool:
     """Note how one file is; False when it was being written and has to be looked at again."""
-    with one_look(session.ws, session.pipeline, rel, at_gate=False) as (_, look):
+    with one_look(session.ws, session.pipeline, rel, at_gate=last) as (_, look):
         outcome, settled = _told(look)
     if outcome is None:
         report.good += 1
@@ -225,7 +227,8 @@ def _state(outcome: Outcome) -> str:
         return "good, but no snapshot could be written"
     if outcome.detail == "late_write":
         return f"written to while it was restored; that state is kept as {display(outcome.quarantined or '')}"
-    return str(outcome.grade or outcome.ending)
+    written = ", and being written" if outcome.ending is Ending.WAITING else ""
+    return f"{outcome.grade or outcome.ending}{written}"
 
 
 def _reasons(outcome: Outcome) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import tzname
 
 from agent.bot import bot_stopped
 from agent.commands.inventory import take_inventory
@@ -115,15 +116,18 @@ def parse_time(text: str, now: datetime) -> datetime:
     with suppress(UnfitError, OverflowError):
         moment = now - timedelta(seconds=parse_duration(text))
     if moment is None:
-        with suppress(ValueError, OverflowError):
-            moment = datetime.fromisoformat(text).astimezone()
+        text, _, zone = text.rpartition(" ") if text[-1:].isalpha() and " " in text else (text, "", "")
+        if zone in ("", "UTC", *tzname):  # as `list` shows times, so that they can be copied
+            with suppress(ValueError, OverflowError):
+                moment = datetime.fromisoformat(f"{text}Z" if zone == "UTC" else text).astimezone()
     if moment is None:
         raise UsageError(
             f"{text!r} is no time", hint="write 2026-03-01T12:00, 2026-03-01T12:00Z, or an age: 90m, 2h, 3d"
         )
     if moment > now:
         raise UsageError(f"{local_time(moment)} is in the future", hint="name a time that has been, or leave --at out")
-    return moment
+    # A time to the second means all of that second: snapshots are stamped to the millisecond.
+    return moment + timedelta(microseconds=999_999) if moment.microsecond == 0 else moment
 
 
 # the plan

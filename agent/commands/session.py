@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -128,10 +129,9 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
         raise
     except OSError as error:
         where = f"{display(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        raise FolderError(
-            f"{where}{error.strerror or error}",
-            hint="run it as the user of the bot, who owns the data and the backup folder, and look at the disk",
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free space on that disk" if full else "run it as the user of the bot, who owns data and backups"
+        raise FolderError(f"{where}{error.strerror or error}", hint=hint) from error
     except sqlite3.Error as error:
         raise FolderError(
             f"the catalog in {display(config.state_dir)}: {error}",

@@ -206,3 +206,13 @@ def test_a_check_beside_a_daemon_agrees_with_it(place: Place) -> None:
 
         assert place.read("users.json") == USERS
         assert place.run("check", "--heal")[0] == 0
+
+
+def test_a_file_that_stays_open_for_writing_is_read_when_it_holds_still(place: Place) -> None:
+    with (place.data / "users.json").open("ab"):
+        assert place.run("check")[0] == 0
+        place.write("users.json", b"{")
+        code, out, _ = place.run("check")
+
+    assert code == 3
+    assert "users.json: corrupt, and being written" in out
