@@ -6,7 +6,7 @@
    start finds its users.
 2. Ungated: the bot was faster.  Its `{}` is held as suspect, the good snapshots stay, the metric says so.
 3. A bot that deletes all but the ten newest users_backup_* files, by modification time: what vanishes is told by a
-   metric, and a restore point for its last state is there at the end.
+   metric, and its last state comes back when it is damaged right afterwards.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from rig import Agent, Place, agent_command, bot, digest_of, wait_until
 
 DEBOUNCE_S = 0.2
 LIMIT_S = 15.0
+AUDIT_LIMIT_S = 60.0
 EMPTYING_LIMIT_MS = 10.0
 USERS = 500
 
@@ -91,31 +92,61 @@ def held_complaint(place: Place, agent: Agent, good: bytes) -> str:
     return "" if told else "no metric tells of the suspect state"
 
 
-def pruned(runtime: str, saves: int = 25) -> str:
-    """Return what is wrong after a bot pruned the backups folder again and again, or ''."""
+def pruned(runtime: str, saves: int = 25, *, told: bool = True) -> str:
+    """Return what is wrong after a bot pruned the backups folder again and again, or ''.
+
+    `told`: wait for the metric as well; the agent looks for vanished snapshots twice a minute.
+    """
     with Place.scratch() as place:
-        port = place.configure(debounce_s=DEBOUNCE_S, watch={"rescan": "1s"})  # it finds what vanished
+        port = place.configure(debounce_s=DEBOUNCE_S)
         with bot(place, runtime, "--paused", "--rate", "50", "--prune-dir", str(place.backups)) as the_bot:
             the_bot.answer()
             with Agent(place, port) as agent:
                 agent.ready()
-                wait_until(lambda: bool(place.copies()), limit_s=LIMIT_S)
                 gone = []
                 for _ in range(saves):
                     the_bot.tell("resume")
                     gone += the_bot.tell("backup")["pruned"]
                     the_bot.tell("pause")
                     time.sleep(DEBOUNCE_S * 1.5)
-                return pruning_complaint(place, agent, gone)
+                if not gone:
+                    return "the bot never pruned anything: nothing was shown"
+                return unhealed_complaint(place) or told_complaint(agent, told)
 
 
-def pruning_complaint(place: Place, agent: Agent, gone: list[str]) -> str:
-    last = digest_of(place.users.read_bytes())
-    if not gone:
-        return "the bot never pruned anything: nothing was shown"
-    if not wait_until(lambda: last in place.digests(), limit_s=LIMIT_S):
+def pruned_to_nothing(runtime: str) -> str:
+    """Return what is wrong when a bot's own copies of one state pushed out every snapshot of the agent, or ''.
+
+    The file is damaged right afterwards.  The bot's copies lie in the backups folder, under names that are adopted.
+    """
+    with Place.scratch() as place:
+        port = place.configure(debounce_s=DEBOUNCE_S)
+        with bot(place, runtime, "--paused", "--prune-dir", str(place.backups)) as the_bot:
+            the_bot.answer()
+            with Agent(place, port) as agent:
+                agent.ready()
+                theirs = place.copies()
+                while any(path.exists() for path in theirs):
+                    the_bot.tell("backup")
+                    time.sleep(0.005)  # its names tell milliseconds apart
+                return unhealed_complaint(place) or told_complaint(agent, told=True)
+
+
+def unhealed_complaint(place: Place) -> str:
+    """Damage the last state; return '' if it comes back."""
+    last = place.users.read_bytes()
+    if not wait_until(lambda: digest_of(last) in place.digests(), limit_s=LIMIT_S):
         return "the last state has no snapshot"
-    vanished = wait_until(lambda: agent.total(VANISHED) > 0, limit_s=LIMIT_S * 3)
+    place.users.write_bytes(last[:4096])
+    return (
+        ""
+        if wait_until(lambda: place.users.read_bytes() == last, limit_s=LIMIT_S)
+        else "the last state did not come back"
+    )
+
+
+def told_complaint(agent: Agent, told: bool) -> str:
+    vanished = not told or wait_until(lambda: agent.total(VANISHED) > 0, limit_s=AUDIT_LIMIT_S)
     return "" if vanished else "snapshots vanished and no metric tells"
 
 
@@ -125,6 +156,7 @@ PROOFS: dict[str, Callable[[str], str]] = {
     "ungated": ungated,
     "caught running": caught_running,
     "pruned": pruned,
+    "pruned to nothing": pruned_to_nothing,
 }
 
 
@@ -136,7 +168,7 @@ def main() -> int:
         for name, proof in PROOFS.items():
             complaint = proof(runtime)
             broken += bool(complaint)
-            print(f"{runtime:<8}{name:<16}{complaint or 'as promised'}", flush=True)
+            print(f"{runtime:<8}{name:<20}{complaint or 'as promised'}", flush=True)
     return 1 if broken else 0
 
 

@@ -52,9 +52,13 @@ def test_damages_are_healed_and_the_readable_is_left_alone() -> None:
     assert {name: complaint for name, complaint in results.items() if complaint} == {}
 
 
-@pytest.mark.parametrize("proof", early_bot.PROOFS)
-def test_bot_against_its_own_data_is_survived(proof: str) -> None:
+@pytest.mark.parametrize("proof", ["gated", "ungated", "caught running"])
+def test_bot_that_empties_what_it_cannot_read_is_survived(proof: str) -> None:
     assert early_bot.PROOFS[proof]("python") == ""
+
+
+def test_bot_that_prunes_the_backups_gets_its_last_state_back() -> None:
+    assert early_bot.pruned("python", saves=12, told=False) == ""
 
 
 def test_big_file_is_snapshotted_once_its_opens_stop() -> None:
@@ -77,10 +81,10 @@ def test_bot_under_a_minute_of_damage_loses_nothing(runtime: str, style: str, de
 
 
 @pytest.mark.torture
-@needs_node
 @pytest.mark.parametrize("proof", early_bot.PROOFS)
-def test_node_bot_against_its_own_data_is_survived(proof: str) -> None:
-    assert early_bot.PROOFS[proof]("node") == ""
+@pytest.mark.parametrize("runtime", [pytest.param("node", marks=needs_node), "python"])
+def test_bot_against_its_own_data_is_survived(runtime: str, proof: str) -> None:
+    assert early_bot.PROOFS[proof](runtime) == ""
 
 
 @pytest.mark.torture
