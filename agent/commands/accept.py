@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
         for outcome in ended:
             if outcome.ending in _TOLD:
                 say(f"{display(outcome.rel)}: {_TOLD[outcome.ending]}{_named(outcome)}")
-    for outcome in ended:
-        if outcome.ending not in _TOLD:
-            raise _refusal(outcome)
+    refusals = [_refusal(outcome) for outcome in ended if outcome.ending not in _TOLD]
+    if refusals:
+        raise NotAcceptedError("\n".join(map(str, refusals)), hint=refusals[0].hint)
     return 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import tzname
 
-from agent.bot import bot_stopped
+from agent.bot import BotCommandError, bot_stopped
 from agent.commands.inventory import take_inventory
 from agent.commands.progress import with_progress
 from agent.commands.session import Session, add_verb, open_session, resolve_files, resolve_snapshot
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             _tell_plans(session, plans, as_json=args.json)
             return max((_NOTHING for plan in plans if plan.snapshot is None), default=0)
-        outcomes = _carry_out(session, plans, use_bot=not args.no_bot)
+        outcomes, bot_is_down = _carry_out(session, plans, use_bot=not args.no_bot)
         if args.json:
             print_json([_as_json(outcome) for outcome in outcomes])
         else:
@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         if healed and (session.config.bot is None or args.no_bot):
             print("note: a bot that was running writes its memory back with its next save: stop it, restore, start it",
                   file=sys.stderr)  # fmt: skip
+        if bot_is_down is not None:
+            raise bot_is_down
     return max((_exit_code(outcome) for outcome in outcomes), key=(0, 3, 4, 1).index, default=0)
 
 
@@ -88,10 +90,10 @@ def _wishes(session: Session, args: argparse.Namespace) -> list[tuple[str, list[
     Raises:
         UsageError: the options do not fit together, or name what does not exist.
     """
-    if args.all == bool(args.files) and not (args.snapshot and not args.all):
-        raise UsageError("which files?", hint="name them, or say --all; `backup-agent list` shows them")
     if args.snapshot:
         return [_named_snapshot(session, args)]
+    if args.all == bool(args.files):
+        raise UsageError("which files?", hint="name them, or say --all; `backup-agent list` shows them")
     now = session.ws.clock.utc()
     at = None if args.at is None else parse_time(args.at, now)
     rels = [entry.rel for entry in take_inventory(session)] if args.all else resolve_files(session, args.files)
@@ -99,8 +101,8 @@ def _wishes(session: Session, args: argparse.Namespace) -> list[tuple[str, list[
 
 
 def _named_snapshot(session: Session, args: argparse.Namespace) -> tuple[str, list[Snapshot]]:
-    if args.at is not None or len(args.files) > 1:
-        raise UsageError("--snapshot names one snapshot of one file", hint="leave out --at and all files but one")
+    if args.all or args.at is not None or len(args.files) > 1:
+        raise UsageError("--snapshot names one snapshot of one file", hint="leave out --all, --at and other files")
     rel = resolve_files(session, args.files)[0] if args.files else None
     snapshot = resolve_snapshot(session, args.snapshot, rel)
     return snapshot.rel, [snapshot]
@@ -171,8 +173,12 @@ def _tell_plans(session: Session, plans: Sequence[_Plan], *, as_json: bool) -> N
 # carrying it out
 
 
-def _carry_out(session: Session, plans: Sequence[_Plan], *, use_bot: bool) -> list[Outcome]:
-    """Restore what differs, with the bot down where that is configured; return how each file ended, in order.
+def _carry_out(
+    session: Session, plans: Sequence[_Plan], *, use_bot: bool
+) -> tuple[list[Outcome], BotCommandError | None]:
+    """Restore what differs, with the bot down where that is configured.
+
+    Return how each file ended, in order, and why the bot could not be started again, if it could not.
 
     Raises:
         BotCommandError: the bot could not be stopped; nothing was restored.
@@ -182,9 +188,7 @@ def _carry_out(session: Session, plans: Sequence[_Plan], *, use_bot: bool) -> li
     with bot_stopped(bot, session.config.state_dir) as bot_run:
         outcomes = [_restore(session, plan) for plan in with_progress(plans, "restoring")]
         outcomes += session.healer.recheck_displaced()
-    if bot_run.start_error is not None:
-        raise bot_run.start_error
-    return outcomes
+    return outcomes, bot_run.start_error
 
 
 def _restore(session: Session, plan: _Plan) -> Outcome:

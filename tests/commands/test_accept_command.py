@@ -89,6 +89,21 @@ def test_damage_cannot_be_accepted(place: Place) -> None:
     assert "hint: mend it, or run `backup-agent restore users.json`" in err
 
 
+def test_what_cannot_be_accepted_does_not_hinder_the_rest_and_is_told_in_full(place: Place) -> None:
+    for name in ("a.json", "b.json", "c.json"):
+        place.write(name, USERS)
+    place.run("snapshot")
+    for name, content in (("a.json", b"{"), ("b.json", {}), ("c.json", b"[")):
+        place.write(name, content)
+
+    code, out, err = place.run("accept", "a.json", "b.json", "c.json")
+
+    assert code == 1
+    assert "b.json: accepted" in out
+    assert "a.json is corrupt" in err
+    assert "c.json is corrupt" in err
+
+
 def test_a_file_that_is_being_written_is_not_accepted(place: Place) -> None:
     place.run("snapshot")
     path = place.write("users.json", {})

@@ -236,9 +236,8 @@ def test_a_file_that_is_written_all_the_time_is_left_and_reported(place: Place) 
     assert path.read_bytes() == b"{"
 
 
-def bot_config(place: Place, stop: str) -> None:
-    say = [str(place.root / "say"), "start"]
-    place.configure(f"bot: {{stop: {json.dumps(['sh', '-c', stop])}, start: {json.dumps(['touch', *say[:1]])}}}")
+def bot_config(place: Place, stop: str, start: str = "touch started") -> None:
+    place.configure(f"bot: {{stop: {json.dumps(['sh', '-c', stop])}, start: {json.dumps(['sh', '-c', start])}}}")
 
 
 def test_a_configured_bot_is_down_meanwhile_and_what_it_saved_last_is_kept(place: Place) -> None:
@@ -249,7 +248,7 @@ def test_a_configured_bot_is_down_meanwhile_and_what_it_saved_last_is_kept(place
     code, _, err = place.run("restore", "users.json")
 
     assert (code, place.read("users.json"), err) == (0, USERS, "")
-    assert (place.root / "say").exists()
+    assert (place.root / "started").exists()
     assert len([s for s in place.snapshots() if s["reason"] == "pre_restore"]) == 1
 
 
@@ -263,6 +262,18 @@ def test_a_bot_that_cannot_be_stopped_keeps_the_file_as_it_is(place: Place) -> N
     assert code == 1
     assert "bot.stop" in err
     assert (place.data / "users.json").read_bytes() == b"{"
+
+
+def test_a_bot_that_does_not_start_again_is_an_error_beside_the_report(place: Place) -> None:
+    place.run("snapshot")
+    place.write("users.json", b"{")
+    bot_config(place, "true", "exit 7")
+
+    code, out, err = place.run("restore", "users.json")
+
+    assert (code, place.read("users.json")) == (1, USERS)
+    assert "restored from" in out
+    assert "bot.start ended with code 7" in err
 
 
 def test_the_bot_is_left_alone_when_asked_to_or_when_nothing_is_to_be_done(place: Place) -> None:
@@ -280,6 +291,7 @@ def test_the_bot_is_left_alone_when_asked_to_or_when_nothing_is_to_be_done(place
     [
         [],
         ["--all", "users.json"],
+        ["--all", "--snapshot", "x"],
         ["users.json", "--at", "someday"],
         ["users.json", "--at", "2999-01-01"],
         ["users.json", "--snapshot", "nothing_of_this_name"],
