@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from agent.config.model import Bot
 from agent.core.errors import AgentError
 
-_OUTPUT_SHOWN = 300
 _MARKER = "bot_stopped"
+_STDERR = 2
 
 
 class BotCommandError(AgentError):
@@ -25,8 +25,8 @@ class BotRun:
 
 
 @contextmanager
-def bot_stopped(bot: Bot | None, state_dir: str) -> Iterator[BotRun]:
-    """The bot is down in the block and is started after it, whatever happened in between.
+def bot_stopped(bot: Bot | None, state_dir: str, run: BotRun | None = None) -> Iterator[BotRun]:
+    """The bot is down in the block and is started after it, whatever happened in between; `run` tells how.
 
     Without a configured bot nothing is stopped.  A marker in `state_dir` tells the next start of the agent, should
     this one be killed meanwhile.
@@ -34,7 +34,7 @@ def bot_stopped(bot: Bot | None, state_dir: str) -> Iterator[BotRun]:
     Raises:
         BotCommandError: it could not be stopped (it was then started again); the block was not entered.
     """
-    run = BotRun()
+    run = run if run is not None else BotRun()
     if bot is None:
         yield run
         return
@@ -66,14 +66,17 @@ def _start(bot: Bot, marker: str) -> BotCommandError | None:
 
 
 def _run(argv: Sequence[str], timeout_s: float, key: str) -> None:
-    hint = f"run it by hand as the agent's user: {' '.join(argv)}"
+    # What the command says goes where the agent's own errors go.  A pipe would be inherited by a bot that a script
+    # puts into the background: the command would never seem to end, and the bot would die with the agent.
+    hint = f"what it said stands in the agent's output; run it by hand as the agent's user: {' '.join(argv)}"
     try:
         done = subprocess.run(  # noqa: S603 - the operator's own argument list, never a shell
             list(argv),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdout=_STDERR,
+            stderr=_STDERR,
             timeout=timeout_s,
+            start_new_session=True,  # a Ctrl-C at the agent's terminal is not meant for the bot
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -81,5 +84,4 @@ def _run(argv: Sequence[str], timeout_s: float, key: str) -> None:
     except OSError as error:
         raise BotCommandError(f"{key} cannot be run: {error}", hint=hint) from error
     if done.returncode != 0:
-        said = done.stdout[-_OUTPUT_SHOWN:].decode("utf-8", "replace").strip()
-        raise BotCommandError(f"{key} ended with code {done.returncode}: {said}", hint=hint)
+        raise BotCommandError(f"{key} ended with code {done.returncode}", hint=hint)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from agent.bot import BotCommandError, bot_stopped
+from agent.bot import BotCommandError, BotRun, bot_stopped, start_if_left_stopped
 from agent.checks import check
 from agent.core.decide import Heal, restore_candidates
 from agent.core.errors import NoRestorePointError
@@ -26,12 +26,16 @@ _READING_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Healer:
-    """Carries heals out; `displaced` holds the inodes to keep an eye on until the next rescan."""
+    """Carries heals out; `displaced` holds the inodes to keep an eye on until the next rescan.
+
+    `bot_error` tells why the bot could not be started again after the last heal: it may be down.
+    """
 
     def __init__(self, ws: Workspace, pipeline: Pipeline) -> None:
         self._ws = ws
         self._pipeline = pipeline
         self.displaced: list[Displaced] = []
+        self.bot_error: BotCommandError | None = None
 
     def heal(self, rels: Sequence[str], *, at_gate: bool) -> list[Outcome]:
         """Heal each of `rels` if a fresh look still wants it; return how each ended.
@@ -39,14 +43,18 @@ class Healer:
         Raises: as `Pipeline.run`.
         """
         bot = None if at_gate else self._ws.config.bot
+        run = BotRun()
         try:
-            with bot_stopped(bot, self._ws.config.state_dir) as run:
-                outcomes = [self._heal_one(rel, at_gate) for rel in rels]
+            with bot_stopped(bot, self._ws.config.state_dir, run):
+                return [self._heal_one(rel, at_gate) for rel in rels]
         except BotCommandError as error:
             return [Outcome(rel, Ending.HEAL_FAILED, action=HealAction.RESTORE, error=error) for rel in rels]
-        if run.start_error is not None:
-            outcomes = [replace(outcome, error=outcome.error or run.start_error) for outcome in outcomes]
-        return outcomes
+        finally:
+            self.bot_error = run.start_error
+
+    def start_bot(self) -> None:
+        """A bot that a heal left stopped, of this agent or of one that was killed, is started; see `bot_error`."""
+        self.bot_error = start_if_left_stopped(self._ws.config.bot, self._ws.config.state_dir)
 
     def _heal_one(self, rel: str, at_gate: bool) -> Outcome:
         with one_look(self._ws, self._pipeline, rel, at_gate=at_gate) as (root_fd, look):

@@ -37,6 +37,7 @@ from agent.rotation import make_room, rotate
 from agent.workspace import Workspace, suspect_thresholds
 
 _LOST = (Grade.CORRUPT, Grade.INVALID)
+_AT_ONCE = timedelta(minutes=2)  # files that went missing within this time of each other went at once
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Pipeline:
 
     def __init__(self, ws: Workspace) -> None:
         self._ws = ws
+        self._absent: dict[str, float] = {}  # when it was first seen that they are gone, by the monotonic clock
 
     def run(self, dues: Sequence[Due], reason: Reason, *, at_gate: bool = False) -> list[Outcome]:
         """Take every due file as far as it goes without a heal; return how each look ended.
@@ -112,6 +114,7 @@ class Pipeline:
         if isinstance(caught, NotCaptured):
             self._end_missed(look, caught)
             return look
+        self._absent.pop(due.rel, None)
         look.capture = caught
         self._judge(look, at_gate)
         return look
@@ -170,19 +173,28 @@ class Pipeline:
             return
         self._set_state(look, Grade.MISSING)
         assert look.state is not None
-        now = ws.clock.utc()
         past = past or replace(look.state, grade=Grade.GOOD)
-        grace = timedelta(seconds=ws.config.recovery.missing_grace_s)
-        if past.grade is not Grade.MISSING or (now - past.since < grace and not at_gate):
+        if past.grade is not Grade.MISSING:
             ws.catalog.save_files([look.state])
-            if not at_gate:
-                look.end(Ending.WAITING, grade=Grade.MISSING)
-                return
-        counts = ws.catalog.count_files()
-        mass = is_mass_absence(counts.get(Grade.MISSING, 0), sum(counts.values())) or not ws.is_known_root(root_fd)
+        now = ws.clock.monotonic()
+        gone_s = now - self._absent.setdefault(look.rel, now)
+        if gone_s < ws.config.recovery.missing_grace_s and not at_gate:
+            look.end(Ending.WAITING, grade=Grade.MISSING)
+            return
+        mass = self._is_mass_absence(look.state) or not ws.is_known_root(root_fd)
         look.snapshots = ws.catalog.snapshots(look.rel)
-        at = Circumstances(now, quiet=True, at_gate=at_gate)
+        at = Circumstances(ws.clock.utc(), quiet=True, at_gate=at_gate)
         look.decision = decide_missing(past, look.snapshots, ws.heal_policy(look.rule), at, mass=mass)
+
+    def _is_mass_absence(self, state: FileState) -> bool:
+        """Whether most files went at about the time this one did; those that went long before do not count."""
+        counts = self._ws.catalog.count_files()
+        at_once = self._ws.catalog.count_missing(since=state.since - _AT_ONCE)
+        return is_mass_absence(at_once, sum(counts.values()) - counts.get(Grade.MISSING, 0) + at_once)
+
+    def interrupt_absence(self, rel: str) -> bool:
+        """A change of `rel` was noticed: if it was gone it came back, be it for a moment.  Whether it was gone."""
+        return self._absent.pop(rel, None) is not None
 
     def _publish(self, looks: Sequence[Look], reason: Reason, staging: StagingFolder) -> None:
         """Make snapshots of all that are to be kept: good ones, suspect ones, and damaged ones left for a person."""

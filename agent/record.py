@@ -43,11 +43,14 @@ class Recorder:
         self._log = get_logger()
         self._skipped: dict[str, str] = {}
         self._modes: dict[str, CaptureMode] = {}
+        self._missing: set[str] = set()  # told of; its grade alone says nothing, as it stands from the grace on
 
     def record(self, outcome: Outcome) -> None:
         """One outcome is counted and told."""
         self._count(outcome)
         self._note_mode(outcome)
+        if outcome.grade is not Grade.MISSING:
+            self._missing.discard(outcome.rel)
         _TELL[outcome.ending](self, outcome)
 
     def _count(self, o: Outcome) -> None:
@@ -129,9 +132,13 @@ class Recorder:
         if o.detail == "late_write":
             self._log.warning("late_write_kept", file=o.rel, snapshot=o.quarantined)
             return
-        if o.left_why is LeftWhy.GAVE_UP and o.is_news:
+        is_news = o.is_news
+        if o.grade is Grade.MISSING:
+            is_news = o.rel not in self._missing
+            self._missing.add(o.rel)
+        if o.left_why is LeftWhy.GAVE_UP and is_news:
             self._metrics.count_heal(HealAction.RESTORE, HealResult.GAVE_UP)
-        say = self._log.error if o.is_news else self._log.debug
+        say = self._log.error if is_news else self._log.debug
         event = "heal_gave_up" if o.left_why is LeftWhy.GAVE_UP else f"source_{o.grade}"
         hint = _ADVICE[o.left_why].format(file=display(o.rel)) if o.left_why else ""
         say(
@@ -182,10 +189,9 @@ class Recorder:
         self._metrics.heal_duration.observe(o.duration_s)
         name = o.snapshot.name if o.snapshot else None
         event = "source_restored" if o.action is HealAction.RESTORE else "source_repaired"
-        more = error_fields(o.error) if o.error else {}
         self._log.warning(
             event, file=o.rel, grade=str(o.grade), snapshot=name, quarantined=o.quarantined, detail=o.detail or None,
-            attempt=o.attempt, problems=_shown(o.problems), duration_s=round(o.duration_s, 3), **more,
+            attempt=o.attempt, problems=_shown(o.problems), duration_s=round(o.duration_s, 3),
         )  # fmt: skip
 
     def _raced(self, o: Outcome) -> None:

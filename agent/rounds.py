@@ -6,6 +6,7 @@ Nothing here waits; `idle_s` says for how long nothing is to be done.
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 from agent.announce import Announcer
 from agent.config import Config
@@ -35,7 +36,7 @@ _EVENTS_SHARE = 0.0005  # of one core, for rescans while events arrive
 _POLLING_SHARE = 0.01  # of one core, where rescans are all there is
 _AUDIT_SHARE = 0.0003
 _AUDIT_S = 30.0
-_WALK = "/"  # the back-off key of the rescan; no rel is spelled so
+_WALK, _BOT = "/", "//"  # back-off keys of the rescan and of bot.start; no rel is spelled so
 
 
 class Rounds:
@@ -78,6 +79,7 @@ class Rounds:
         self._root_up = True
         now = self._clock.monotonic()
         self._next_rescan, self._next_audit = now + self._config.watch.rescan_s, now + _AUDIT_S
+        self._next_bot_start = now  # an agent that was killed may have left it stopped
 
     @property
     def _config(self) -> Config:
@@ -96,11 +98,15 @@ class Rounds:
             self._walk()
         if now >= self._next_audit and self._root_up:
             self._audit()
+        if now >= self._next_bot_start and not self.lanes.heals:
+            self._start_bot(now)
         self._dispatch()
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
         times = [self._next_rescan, self._next_audit]
+        if not self.lanes.heals:
+            times.append(self._next_bot_start)
         due = self.settler.next_due()
         if due is not None and self._root_up and self.lanes.quick_is_free:
             times.append(due)
@@ -120,11 +126,17 @@ class Rounds:
         hints = self.watcher.drain()
         now = self._clock.monotonic()
         for rel in hints.files:
-            self.settler.note(rel, now)
+            self._note(rel, now)
         for kind, count in hints.events.items():
             self._metrics.watch_events.inc(WatchEvent(kind), count)
         if hints.folders or hints.rescan_wanted:
             self._next_rescan = min(self._next_rescan, now + self._pace.soon_s)
+
+    def _note(self, rel: str, now: float) -> None:
+        """A change was noticed.  An absence is no longer waited out then: it ended, or begins anew."""
+        if self.pipeline.interrupt_absence(rel):
+            self.settler.drop(rel)
+        self.settler.note(rel, now)
 
     def _dispatch(self) -> None:
         """Hand due files to the lanes."""
@@ -154,6 +166,8 @@ class Rounds:
     def land(self, jobs: Iterable[Job], *, stopping: bool = False) -> None:
         """Take up what the lanes have done."""
         for job in jobs:
+            if job.is_heal:
+                self._mind_bot()
             try:
                 outcomes = job.future.result()
             except FAILURES as error:
@@ -169,6 +183,24 @@ class Rounds:
             hurt = [by_rel[o.rel] for o in outcomes if o.ending is Ending.DAMAGED]
             if hurt and not stopping:
                 self._heal(hurt)
+
+    def _start_bot(self, now: float) -> None:
+        def work() -> list[Outcome]:
+            self.healer.start_bot()
+            return []
+
+        self._next_bot_start = inf
+        self.lanes.fly((), work, now=now, heal=True)
+
+    def _mind_bot(self) -> None:
+        """A bot that could not be started again is told of, and started later."""
+        error = self.healer.bot_error
+        if error is None:
+            self._backoff.reset(_BOT)
+            self._next_bot_start = inf
+            return
+        self._log.error("bot_start_failed", error=str(error), hint=error.hint)
+        self._next_bot_start = self._clock.monotonic() + self._backoff.next_s(_BOT)
 
     def learn(self, outcome: Outcome) -> None:
         """Tell of an outcome, and remember what it says of the file."""
@@ -236,7 +268,9 @@ class Rounds:
             return
         self._backoff.reset(_WALK)
         self._set_root(up=True)
-        for rel in (*findings.changed, *findings.missing):
+        for rel in findings.changed:
+            self._note(rel, began)
+        for rel in findings.missing:
             self.settler.note(rel, began)
         for late in self.healer.recheck_displaced():
             self._recorder.record(late)

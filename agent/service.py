@@ -11,7 +11,6 @@ from collections.abc import Callable
 from types import FrameType
 
 from agent.announce import Announcer
-from agent.bot import start_if_left_stopped
 from agent.config import Config
 from agent.core.errors import AgentError, LockHeldError
 from agent.core.pace import BackOff
@@ -163,8 +162,6 @@ class Service:
             return
         self._not_ready = None
         self._announce.started(len(self._rounds.rescan), at=self._clock.utc().timestamp())
-        if (failed := start_if_left_stopped(self._config.bot, self._config.state_dir)) is not None:
-            self._log.error("bot_start_failed", error=str(failed), hint=failed.hint)
 
     def _listen(self) -> None:
         rounds = self._rounds

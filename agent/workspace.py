@@ -106,9 +106,18 @@ class Workspace:
             os.close(fd)
 
     def know_root(self, root_fd: int) -> None:
-        """The data folder is the one that holds the files: remembered, so that an empty mount point is told from it."""
-        if not self.is_known_root(root_fd) or self.catalog.note(_ROOT_NOTE) is None:
-            self.catalog.set_note(_ROOT_NOTE, str(os.fstat(root_fd).st_ino))
+        """The data folder is the one that holds the files: remembered, so that an empty mount point is told from it.
+
+        Another folder is believed to be it once it holds most of the files that were there this week.
+        """
+        if self.catalog.note(_ROOT_NOTE) is not None and (self.is_known_root(root_fd) or self._lacks_most_files()):
+            return
+        self.catalog.set_note(_ROOT_NOTE, str(os.fstat(root_fd).st_ino))
+
+    def _lacks_most_files(self) -> bool:
+        counts = self.catalog.count_files()
+        present = sum(counts.values()) - counts.get(Grade.MISSING, 0)
+        return self.catalog.count_missing(since=self.clock.utc() - _WEEK) > present
 
     def is_known_root(self, root_fd: int) -> bool:
         """Whether the data folder is the one in which no file was missing last."""
@@ -165,6 +174,7 @@ def suspect_thresholds(rule: FileRule) -> SuspectThresholds:
 
 
 _ROOT_NOTE = "root_inode"
+_WEEK = timedelta(days=7)
 HELD_GRADES = frozenset({Grade.SUSPECT, Grade.INVALID, Grade.CORRUPT, Grade.MISSING, Grade.UNREADABLE})
 
 

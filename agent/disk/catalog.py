@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from agent.core.errors import FormatVersionError
 from agent.core.model import FileState, Grade, Signature, Snapshot
@@ -24,7 +25,8 @@ CREATE TABLE IF NOT EXISTS files(
     digest TEXT NOT NULL, shape_size INTEGER, root TEXT, records INTEGER,
     uid INTEGER, gid INTEGER, perm INTEGER, capture_mode TEXT,
     last_good INTEGER, last_snapshot INTEGER,
-    heals INTEGER NOT NULL, healed INTEGER, healed_grade TEXT, gave_up INTEGER NOT NULL
+    heals INTEGER NOT NULL, healed INTEGER, healed_grade TEXT, gave_up INTEGER NOT NULL,
+    mass_loss INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshots(
     rel BLOB NOT NULL, taken INTEGER NOT NULL, name BLOB NOT NULL UNIQUE, digest TEXT NOT NULL,
@@ -33,11 +35,12 @@ CREATE TABLE IF NOT EXISTS snapshots(
     PRIMARY KEY(rel, taken, name)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS snapshots_by_grade ON snapshots(grade, stored);
+CREATE INDEX IF NOT EXISTS snapshots_by_age ON snapshots(taken, name);
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _FILE_COLUMNS = (
     "rel, grade, since, inode, size, mtime_ns, ctime_ns, digest, shape_size, root, records, uid, gid, perm, "
-    "capture_mode, last_good, last_snapshot, heals, healed, healed_grade, gave_up"
+    "capture_mode, last_good, last_snapshot, heals, healed, healed_grade, gave_up, mass_loss"
 )
 _SNAPSHOT_COLUMNS = "rel, taken, name, digest, size, stored, grade, reason, root, records, pinned"
 
@@ -78,14 +81,21 @@ class Catalog:
         self._db.execute("PRAGMA synchronous=NORMAL")  # the newest rows may be lost: files and journal hold them
         self._db.execute("PRAGMA cache_size=-1024")
         with self.transaction():
+            self._refuse_foreign_tables()
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
-            for table, columns in (("files", _FILE_COLUMNS), ("snapshots", f"{_SNAPSHOT_COLUMNS}, doomed")):
-                try:
-                    self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")
-                except sqlite3.OperationalError as error:
-                    raise sqlite3.DatabaseError(f"{self.path}: not a catalog of ours ({error})") from error
             self._db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+    def _refuse_foreign_tables(self) -> None:
+        """A table of ours that is there already has the columns of ours; otherwise the catalog is a damaged one."""
+        for table, columns in (
+            ("files", _FILE_COLUMNS),
+            ("snapshots", _SNAPSHOT_COLUMNS + ", doomed"),
+            ("meta", "key, value"),
+        ):
+            found = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+            if found and not found.issuperset(columns.split(", ")):
+                raise sqlite3.DatabaseError(f"{self.path}: its table {table} is none of ours")
 
     def close(self) -> None:
         with self._lock:
@@ -137,7 +147,7 @@ class Catalog:
         return grade_and_signature(rows[0]) if rows else None
 
     def save_files(self, states: Iterable[FileState]) -> None:
-        marks = ",".join("?" * 21)
+        marks = ",".join("?" * 22)
         with self.transaction():
             self._db.executemany(
                 f"INSERT OR REPLACE INTO files({_FILE_COLUMNS}) VALUES({marks})", map(file_row, states)
@@ -149,6 +159,11 @@ class Catalog:
 
     def count_files(self) -> dict[Grade, int]:
         return dict(map(grade_count, self._read("SELECT grade, count(*) FROM files GROUP BY grade")))
+
+    def count_missing(self, *, since: datetime) -> int:
+        """Return how many files are missing and went `since` then."""
+        sql = "SELECT count(*) FROM files WHERE grade=? AND since>=?"
+        return int(self._read(sql, (Grade.MISSING.value, int(since.timestamp() * 1000)))[0][0])
 
     def count_given_up(self) -> int:
         return int(self._read("SELECT count(*) FROM files WHERE gave_up=1")[0][0])
@@ -227,6 +242,15 @@ class Catalog:
     def set_note(self, key: str, value: str) -> None:
         with self.transaction():
             self._db.execute("INSERT OR REPLACE INTO meta(key, value) VALUES(?, ?)", (key, value))
+
+    def set_note_durably(self, key: str, value: str) -> None:
+        """The note, and every change before it, has reached the disk."""
+        with self._lock:
+            self._db.execute("PRAGMA synchronous=FULL")
+            try:
+                self.set_note(key, value)
+            finally:
+                self._db.execute("PRAGMA synchronous=NORMAL")
 
     def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]  # rows are cast where they become values
         with self._lock:
