@@ -42,6 +42,7 @@ def open_writer(fd: int, compression: Compression) -> Iterator[IO[bytes]]:
             parameter = zstd.CompressionParameter
             options = {parameter.compression_level: _ZSTD_LEVEL, parameter.checksum_flag: 1}
             with zstd.ZstdFile(raw, "wb", options=options) as packed:
+                packed.write(b"")  # without any write there would be no frame, and nothing to read back
                 yield packed
 
 

@@ -1,0 +1,219 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent.disk import journal as journal_module
+from agent.disk.journal import JOURNAL_NAME, Journal
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_leaks() -> object:
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def records(state: Path) -> list[object]:
+    return [record["n"] for record in Journal(str(state)).read()]
+
+
+def append(state: Path, *numbers: int) -> None:
+    Journal(str(state)).append_durably(*({"n": n} for n in numbers))
+
+
+def test_records_come_back_in_order(state: Path) -> None:
+    append(state, 1, 2)
+    append(state, 3)
+
+    assert records(state) == [1, 2, 3]
+
+
+def test_journal_that_does_not_exist_is_empty(state: Path) -> None:
+    assert records(state) == []
+    assert Journal(str(state)).size_bytes() == 0
+
+
+def test_names_that_are_not_utf8_come_back(state: Path) -> None:
+    Journal(str(state)).append_durably({"rel": "caf\udce9.json"})
+
+    assert list(Journal(str(state)).read()) == [{"rel": "caf\udce9.json"}]
+
+
+def test_journal_is_private(state: Path) -> None:
+    append(state, 1)
+
+    assert (state / JOURNAL_NAME).stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.parametrize("cut", range(1, len('{"n":3}\n') + 1))
+def test_line_cut_short_is_passed_over_and_the_next_stands_alone(state: Path, cut: int) -> None:
+    append(state, 1, 2, 3)
+    with (state / JOURNAL_NAME).open("r+b") as stream:
+        stream.truncate((state / JOURNAL_NAME).stat().st_size - cut)
+    append(state, 4)
+
+    assert records(state) == ([1, 2, 3, 4] if cut == 1 else [1, 2, 4])
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\x00" * 100, b"\xff\xfe{}", b"[1,2]", b"null", b"[" * 100_000, b'{"n":' + b"9" * 5000 + b"}"]
+)
+def test_line_that_is_none_of_ours_is_passed_over(state: Path, junk: bytes) -> None:
+    append(state, 1)
+    with (state / JOURNAL_NAME).open("ab") as stream:
+        stream.write(junk + b"\n")
+    append(state, 2)
+
+    assert records(state) == [1, 2]
+
+
+def test_link_in_the_place_of_the_journal_is_not_followed(state: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b'{"n":9}\n')
+    state.mkdir()
+    (state / JOURNAL_NAME).symlink_to(victim)
+
+    with pytest.raises(OSError, match="symbolic"):
+        append(state, 1)
+    with pytest.raises(OSError, match="symbolic"):
+        records(state)
+
+    assert victim.read_bytes() == b'{"n":9}\n'
+
+
+def test_pipe_in_the_place_of_the_journal_is_not_waited_for(state: Path) -> None:
+    state.mkdir()
+    os.mkfifo(state / JOURNAL_NAME)
+
+    assert records(state) == []
+
+
+@pytest.mark.parametrize("left", [0, 1, 5, 8])
+def test_append_that_fails_leaves_what_was_there(state: Path, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
+    append(state, 1)
+    before = (state / JOURNAL_NAME).read_bytes()
+    write = os.write
+    room = left
+
+    def full(fd: int, view: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "full")
+        done = write(fd, bytes(view)[:room])
+        room -= done
+        return done
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", full)
+        with pytest.raises(OSError, match="full"):
+            append(state, 2, 3)
+
+    assert (state / JOURNAL_NAME).read_bytes() == before
+
+
+def test_flush_that_fails_is_an_error(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(fd: int) -> None:
+        raise OSError(errno.EIO, "no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="no answer"):
+            append(state, 1)
+
+
+def test_new_journal_outlives_a_power_cut_with_its_name(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    with monkeypatch.context() as watch:
+        watch.setattr(os, "fsync", watched)
+        append(state, 1)
+
+    assert flushed == [str(state), str(state / JOURNAL_NAME)]
+
+
+def test_replaced_journal_holds_just_the_new_records(state: Path) -> None:
+    append(state, 1, 2, 3)
+
+    Journal(str(state)).replace([{"n": 7}])
+
+    assert records(state) == [7]
+    assert os.listdir(state) == [JOURNAL_NAME]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "rename"])
+def test_replacement_that_fails_leaves_the_old_one_and_no_other_file(
+    state: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    append(state, 1, 2)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, step, fails)
+        with pytest.raises(OSError, match="full"):
+            Journal(str(state)).replace([{"n": 7}])
+
+    assert records(state) == [1, 2]
+    assert os.listdir(state) == [JOURNAL_NAME]
+
+
+def test_appender_that_waited_for_a_replacement_writes_to_the_new_file(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(state, 1)
+    rename = journal_module.rename_over
+    waiting = threading.Thread(target=append, args=(state, 2))
+
+    def rename_while_another_waits(*names: object) -> None:
+        waiting.start()
+        waiting.join(0.2)  # it comes as far as the lock
+        assert waiting.is_alive()
+        rename(*names)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(journal_module, "rename_over", rename_while_another_waits)
+
+    Journal(str(state)).replace([{"n": 7}])
+    waiting.join(30)
+
+    assert records(state) == [7, 2]
+
+
+APPENDER = """
+import sys
+from agent.disk.journal import Journal
+for n in range(int(sys.argv[2]), int(sys.argv[2]) + 50):
+    Journal(sys.argv[1]).append_durably({"n": n})
+"""
+
+
+def test_two_processes_and_replacements_lose_no_record(state: Path) -> None:
+    state.mkdir()
+    commands = [[sys.executable, "-c", APPENDER, str(state), str(start)] for start in (1000, 2000)]
+    appenders = [subprocess.Popen(command) for command in commands]
+    told: set[object] = set()
+    while any(process.poll() is None for process in appenders):
+        told.update(records(state))
+        Journal(str(state)).replace([])  # whoever is mid-append writes before or after, never into a lost file
+    told.update(records(state))
+
+    assert all(process.returncode == 0 for process in appenders)
+    for line in (state / JOURNAL_NAME).read_bytes().splitlines():
+        json.loads(line)
+    assert told <= {*range(1000, 1050), *range(2000, 2050)}

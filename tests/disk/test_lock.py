@@ -1,0 +1,167 @@
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.core.errors import LockHeldError
+from agent.disk.lock import DaemonLock, FileLocks, daemon_pid
+
+DAEMON = "import sys; from agent.disk.lock import DaemonLock; DaemonLock(sys.argv[1]).take(); print(1, flush=True); sys.stdin.read()"
+COMMAND = (
+    "import sys; from agent.disk.lock import FileLocks\n"
+    "with FileLocks(sys.argv[1]).session() as s: print(s.take(sys.argv[2]), flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_leaks() -> Iterator[None]:
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@contextmanager
+def another_process(script: str, *given: str) -> Iterator[tuple[int, str]]:
+    """Lend its process id and the first line it says; it is killed afterwards."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        yield process.pid, process.stdout.readline().strip()
+        process.kill()
+
+
+def test_second_daemon_is_told_whose_folder_it_is(tmp_path: Path) -> None:
+    with another_process(DAEMON, str(tmp_path)) as (pid, _):
+        with pytest.raises(LockHeldError) as caught:
+            DaemonLock(str(tmp_path)).take()
+
+        assert str(pid) in str(caught.value)
+        assert str(tmp_path) in str(caught.value)
+        assert daemon_pid(str(tmp_path)) == pid
+
+
+def test_daemon_lock_is_free_once_its_holder_was_killed(tmp_path: Path) -> None:
+    with another_process(DAEMON, str(tmp_path)):
+        pass
+
+    lock = DaemonLock(str(tmp_path))
+    lock.take()
+    pid = daemon_pid(str(tmp_path))
+    lock.release()
+
+    assert pid == os.getpid()
+    assert daemon_pid(str(tmp_path)) is None
+
+
+def test_released_and_refused_locks_can_be_released_again(tmp_path: Path) -> None:
+    lock, refused = DaemonLock(str(tmp_path)), DaemonLock(str(tmp_path))
+    lock.take()
+    with pytest.raises(LockHeldError):
+        refused.take()
+    refused.release()
+    lock.release()
+    lock.release()
+
+
+def test_asking_for_the_daemon_does_not_get_in_the_way_of_one_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = DaemonLock(str(tmp_path))
+    close = os.close
+
+    def take_before_close(fd: int) -> None:
+        monkeypatch.setattr(os, "close", close)
+        lock.take()
+        close(fd)
+
+    monkeypatch.setattr(os, "close", take_before_close)
+    daemon_pid(str(tmp_path))
+
+    pid = daemon_pid(str(tmp_path))
+    lock.release()
+
+    assert pid == os.getpid()
+
+
+def test_folder_without_a_lock_has_no_daemon(tmp_path: Path) -> None:
+    assert daemon_pid(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\xfe", b"9" * 100])
+def test_held_lock_with_an_odd_content_is_told_all_the_same(tmp_path: Path, content: bytes) -> None:
+    lock = DaemonLock(str(tmp_path))
+    lock.take()
+    (tmp_path / "daemon.lock").write_bytes(content)
+
+    with pytest.raises(LockHeldError):
+        DaemonLock(str(tmp_path)).take()
+    daemon_pid(str(tmp_path))
+    lock.release()
+
+
+@pytest.mark.parametrize("name", ["daemon.lock", "files.lock"])
+def test_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path, name: str) -> None:
+    state, victim = tmp_path / "state", tmp_path / "victim"
+    state.mkdir()
+    victim.write_bytes(b"theirs")
+    (state / name).symlink_to(victim)
+
+    opens = {"daemon.lock": DaemonLock, "files.lock": lambda path: FileLocks(path).session().__enter__()}
+    with pytest.raises(OSError, match="symbolic"):
+        opens[name](str(state))
+
+    assert victim.read_bytes() == b"theirs"
+
+
+def test_file_is_locked_between_processes(tmp_path: Path) -> None:
+    locks = FileLocks(str(tmp_path))
+    with another_process(COMMAND, str(tmp_path), "users.json") as (_, said), locks.session() as session:
+        while_held = session.take("users.json"), session.take("other.json")
+    with locks.session() as session:
+        afterwards = session.take("users.json")
+
+    assert (said, while_held, afterwards) == ("True", (False, True), True)
+
+
+def test_file_is_locked_between_threads(tmp_path: Path) -> None:
+    locks = FileLocks(str(tmp_path))
+    answers: list[bool] = []
+
+    def other() -> None:
+        with locks.session() as session:
+            answers.append(session.take("users.json"))
+
+    with locks.session() as session:
+        session.take("users.json")
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    assert answers == [False]
+
+
+def test_session_that_has_a_lock_takes_it_again(tmp_path: Path) -> None:
+    with FileLocks(str(tmp_path)).session() as session:
+        assert [session.take("users.json"), session.take("users.json")] == [True, True]
+
+
+def test_closing_another_session_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
+    """Classic POSIX locks would be lost here."""
+    locks = FileLocks(str(tmp_path))
+    with locks.session() as first:
+        first.take("users.json")
+        with locks.session() as second:
+            second.take("other.json")
+        with locks.session() as third:
+            assert not third.take("users.json")
+
+
+def test_names_that_are_not_utf8_can_be_locked(tmp_path: Path) -> None:
+    with FileLocks(str(tmp_path)).session() as session:
+        assert session.take("caf\udce9.json")
