@@ -34,13 +34,13 @@ def schema_grade(text: bytes | memoryview, schema: Mapping[str, object]) -> tupl
     by the largest finite one, NaN by 0, an integer of more than 4,300 digits by one of that length.
     """
     try:
-        validator = _validator(json.dumps(schema))
+        validator = validator_for(json.dumps(schema))
     except (ValueError, TypeError):
         return Grade.UNREADABLE, (Problem(ProblemKind.SCHEMA_UNUSABLE, "the schema cannot be used"),)
     try:
         if _plainly_valid(text, validator):
             return Grade.GOOD, ()
-        data = _load_replacing(text)
+        data = load_replacing(text)
     except RecursionError:
         return Grade.UNREADABLE, (_too_deep(),)
     problems = tuple(_problem(error) for error in islice(validator.iter_errors(data), PROBLEMS_MAX))
@@ -50,22 +50,42 @@ def schema_grade(text: bytes | memoryview, schema: Mapping[str, object]) -> tupl
 def _plainly_valid(text: bytes | memoryview, validator: "Draft202012Validator") -> bool:
     """Return whether the data is valid as it stands; False also where the validator cannot hold it as it stands."""
     try:
-        data = json.loads(str(text, "utf-8"), parse_float=_finite, parse_constant=_finite)
-        if _is_deeper(data, DEPTH_MAX):
-            raise RecursionError
-        return validator.is_valid(data)
+        return validator.is_valid(load_plain(text))
     except ValueError:
         return False
 
 
+def load_plain(text: bytes | memoryview) -> object:
+    """Return the document with infinite numbers and NaN replaced, fast.
+
+    Raises:
+        ValueError: here, or in the validator, if more must be replaced.
+        RecursionError: nested deeper than 512 levels.
+    """
+    data = json.loads(str(text, "utf-8"), parse_float=_finite, parse_constant=_finite)
+    if _is_deeper(data, DEPTH_MAX):
+        raise RecursionError
+    return data
+
+
 @lru_cache(maxsize=_VALIDATORS_MAX)
-def _validator(schema_text: str) -> "Draft202012Validator":
+def validator_for(schema_text: str) -> "Draft202012Validator":
+    """Return the validator of a schema given as JSON text; its messages quote no values.
+
+    Raises:
+        ValueError: the schema cannot be used.
+    """
     from jsonschema_rs import Draft202012Validator
 
     return Draft202012Validator(json.loads(schema_text), offline=True, mask="the value")
 
 
-def _load_replacing(text: bytes | memoryview) -> object:
+def load_replacing(text: bytes | memoryview) -> object:
+    """Return the document with what a validator cannot hold replaced, as `schema_grade` tells.
+
+    Raises:
+        RecursionError: nested deeper than 512 levels.
+    """
     plain = bytearray(text)
     for offset in lone_surrogate_offsets(text):
         plain[offset : offset + 6] = b"\\ufffd"
