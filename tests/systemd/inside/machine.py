@@ -109,15 +109,15 @@ class Bot:
         self.data = self.home / "data"
         self.config = Path("/etc/backup-agent") / f"{name}.yaml"
 
-    def configure(self, *, exclude: list[str] | None = None, wrapped: bool = False) -> None:
-        """Write the agent's configuration; `wrapped` adds bot.stop and bot.start.  JSON is YAML."""
+    def configure(self, *, exclude: list[str] | None = None, stop: list[str] | None = None) -> None:
+        """Write the agent's configuration; `stop` wraps heals: bot.stop, and a bot.start to it.  JSON is YAML."""
         config: dict[str, object] = {
             "data_dir": str(self.data),
             "watch": {"include": ["**/*.json"], "exclude": ["extra/**", "many/**"] if exclude is None else exclude},
             "metrics": {"listen": f"127.0.0.1:{self.port}"},
         }
-        if wrapped:
-            config["bot"] = {verb: ["systemctl", verb, f"{self.name}.service"] for verb in ("stop", "start")}
+        if stop is not None:
+            config["bot"] = {"stop": stop, "start": ["systemctl", "start", f"{self.name}.service"]}
         self.config.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in config.items()))
         shutil.chown(self.config, group=self.name)
         self.config.chmod(0o640)

@@ -70,7 +70,7 @@ def reload_takes_a_new_config_and_refuses_a_broken_one(bot: Bot) -> str:
 
 def heal_stops_and_starts_the_bot(bot: Bot) -> str:
     """As the bot's user, from the hardened unit, through systemctl and polkit, while the bot is running."""
-    bot.configure(wrapped=True)
+    bot.configure(stop=["systemctl", "stop", "bot.service"])
     systemctl("restart", "backup-agent.service")
     good = json.loads((bot.data / "settings.json").read_bytes())
     before = show("bot.service", "MainPID")
@@ -84,6 +84,19 @@ def heal_stops_and_starts_the_bot(bot: Bot) -> str:
     demand(started["settings"] == good, f"the bot read {started['settings']!r}")
     until(lambda: show("bot.service", "ActiveState") == "active", "the bot is active")
     return "stopped in order, settings.json restored, started on it"
+
+
+def agent_killed_while_the_bot_is_down_starts_it_again(bot: Bot) -> str:
+    """kill -9 between bot.stop and bot.start of a heal: the next agent heals and starts the bot."""
+    bot.configure(stop=["sh", "-c", "systemctl stop bot.service; sleep 20"])
+    systemctl("restart", "backup-agent.service")
+    good = bot.truncate("settings.json")
+    until(lambda: show("bot.service", "ActiveState") == "inactive", "the bot was stopped")
+    kill(show("backup-agent.service", "MainPID"), "KILL")
+    until(lambda: show("bot.service", "ActiveState") == "active", "the bot is started again")
+    told = bot.started()
+    demand(told["settings"] == good, f"the bot read {told['settings']!r}")
+    return "the agent was started again, healed, and started the bot"
 
 
 def polkit_rule_grants_nothing_more(bot: Bot) -> str:
@@ -128,6 +141,7 @@ SCENARIOS = [
     hung_agent_is_restarted_by_the_watchdog,
     reload_takes_a_new_config_and_refuses_a_broken_one,
     heal_stops_and_starts_the_bot,
+    agent_killed_while_the_bot_is_down_starts_it_again,
     polkit_rule_grants_nothing_more,
     replaced_data_folder_is_protected_under_its_parent,
     hardened_agent_uses_leases_and_is_scraped,
