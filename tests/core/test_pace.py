@@ -1,0 +1,52 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.pace import BackOff, Pace
+
+costs = st.floats(0, 1000)
+
+
+@given(costs, st.floats(0.001, 1), st.floats(0.1, 3600))
+def test_work_takes_no_more_than_its_share(cost_s: float, share: float, interval_s: float) -> None:
+    pause_s = Pace(interval_s, share).after(cost_s)
+
+    assert pause_s >= interval_s
+    assert cost_s <= share * pause_s * (1 + 1e-9)
+
+
+@given(costs)
+def test_work_out_of_turn_never_runs_without_a_pause(cost_s: float) -> None:
+    pace = Pace(30, 0.01)
+    pace.after(cost_s)
+
+    assert pace.soon_s >= 0.2
+    assert pace.soon_s >= 20 * cost_s
+
+
+def test_cheap_work_keeps_its_interval() -> None:
+    assert Pace(30, 0.01).after(0.1) == 30
+
+
+def test_adjusted_pace_counts_from_the_next_pause() -> None:
+    pace = Pace(30, 0.01)
+    pace.adjust(5, 0.5)
+
+    assert pace.after(1) == 5
+
+
+def test_pauses_double_up_to_a_minute_and_begin_anew_after_success() -> None:
+    back_off = BackOff()
+    pauses = [back_off.next_s("a") for _ in range(9)]
+    back_off.reset("a")
+
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert back_off.next_s("a") == 1
+
+
+def test_keys_fail_each_for_themselves() -> None:
+    back_off = BackOff()
+    back_off.next_s("a")
+    back_off.reset("never failed")
+
+    assert back_off.next_s("b") == 1
+    assert back_off.next_s("a") == 2
