@@ -275,4 +275,4 @@ def coercions(text: bytes, wanted: set[object]) -> list[bytes]:
 
 
 def _sortable(path: Path) -> tuple[tuple[bool, int, str], ...]:
-    return tuple((isinstance(s, str), 0, s) if isinstance(s, str) else (False, s, "") for s in path)
+    return tuple((False, step, "") if isinstance(step, int) else (True, 0, step) for step in path)
