@@ -18,7 +18,7 @@ from agent.core.model import Grade, Ownership, Reason, Shape, Snapshot
 from agent.core.naming import Kind, display, next_stamp, parse_name, snapshot_name
 from agent.disk.atomic import drop_cached_pages, flush, rename_new
 from agent.disk.beneath import open_beneath, open_folder, parent_beneath
-from agent.disk.capture import CHUNK_BYTES
+from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
 from agent.disk.codec import Compression, is_damage, open_reader, open_writer
 from agent.disk.journal import Journal
 from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
@@ -184,7 +184,7 @@ class Store:
         """Lend a stream of the plain bytes of the snapshot `name`."""
         root_fd = open_root(self.path)
         try:
-            fd = open_beneath(root_fd, name, os.O_RDONLY | os.O_NONBLOCK)
+            fd = open_data_file(root_fd, name)
         finally:
             os.close(root_fd)
         try:
@@ -296,8 +296,8 @@ class Store:
 
 
 def _is_gone(error: Exception) -> bool:
-    """Whether no snapshot is there under the name: nothing, or a link or folder in its place or on the way to it."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
+    """Whether no snapshot is there under the name: nothing, or no regular file, or a link on the way to it."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError | NotADataFileError)
 
 
 def _attempt(work: _Work, step: Callable[..., None], *values: object) -> None:
