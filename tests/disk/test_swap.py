@@ -3,19 +3,24 @@
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from agent.core.model import Ownership
+from agent.core.model import Grade, Ownership, Reason, Snapshot
 from agent.disk import lease, swap
 from agent.disk.atomic import exchange, write_all
+from agent.disk.codec import Compression
+from agent.disk.journal import Journal
 from agent.disk.staging import StagedFile, StagingFolder
+from agent.disk.store import Draft, Store
 from agent.disk.swap import Swapped, SwapResult, swap_in
 
 DAMAGED, GOOD = b'{"users": [', b'{"users": []}'
@@ -829,3 +834,123 @@ def test_no_acknowledged_write_is_lost_beside_a_restless_bot(tmp_path: Path, way
     print(f"{way}: {acknowledged} acknowledged, {len(lost)} lost, {results}")
 
     assert lost == []
+
+
+# other file systems, as loop mounts
+
+
+FILE_SYSTEMS = {
+    "ext4": (["mkfs.ext4", "-q", "-F"], 64),
+    "xfs": (["mkfs.xfs", "-q", "-f"], 320),
+    "btrfs": (["mkfs.btrfs", "-q", "-f"], 128),
+    "tmpfs": ([], 0),
+}
+
+
+def mounted(kind: str, base: Path) -> Iterator[Path]:
+    """Lend a fresh file system of `kind`; skip where it cannot be made."""
+    make, size_mb = FILE_SYSTEMS[kind]
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    if make and shutil.which(make[0]) is None:
+        pytest.skip(f"{make[0]} is not installed")
+    place, image = base / kind, base / f"{kind}.img"
+    place.mkdir()
+    if make:
+        with image.open("wb") as stream:
+            stream.truncate(size_mb << 20)
+        subprocess.run([*make, str(image)], check=True, capture_output=True)
+        mount = ["mount", "-o", "loop", str(image), str(place)]
+    else:
+        mount = ["mount", "-t", "tmpfs", "tmpfs", str(place)]
+    done = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"{kind} cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture(params=list(FILE_SYSTEMS))
+def file_system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(request.param, tmp_path)
+
+
+@pytest.mark.torture
+def test_every_file_system_has_leases_and_exchange(file_system: Path) -> None:
+    arena = Arena(file_system)
+    fd = os.open(arena.live, os.O_RDONLY)
+    leased = lease.take_read_lease(fd)
+    os.close(fd)
+
+    result, left = arena.swap()
+
+    assert leased is lease.Lease.HELD
+    assert (result.how, left, arena.live.read_bytes()) == (Swapped.DONE, DAMAGED, GOOD)
+    assert arena.kept == []
+    close(result)
+
+
+@pytest.mark.torture
+def test_every_file_system_lets_the_bot_win(file_system: Path, around: Callable[..., None]) -> None:
+    arena = Arena(file_system)
+    around(before={1: lambda: arena.rename(NEW), 2: lambda: arena.rename(NEWER)})
+
+    result, left = arena.swap()
+
+    assert (result.how, left, arena.live.read_bytes()) == (Swapped.RACED, NEW, NEWER)
+    close(result)
+
+
+@pytest.mark.torture
+def test_every_file_system_makes_a_writer_wait(file_system: Path, around: Callable[..., None]) -> None:
+    arena = Arena(file_system)
+    writer = Writer(arena.live, NEW)
+    around(before={1: writer.start})
+
+    result, _ = arena.swap()
+    writer.join()
+
+    assert (result.how, result.undone, arena.live.read_bytes()) == (Swapped.RACED, True, NEW)
+
+
+@pytest.mark.torture
+def test_every_file_system_keeps_snapshots(file_system: Path) -> None:
+    store = Store(str(file_system / "backups"), Journal(str(file_system / "state")), Compression.ZSTD)
+    (file_system / "backups").mkdir()
+    draft = Draft(
+        "users.json", GOOD, digest(GOOD), None, Grade.GOOD, Reason.CHANGE, None, datetime(2026, 1, 1, tzinfo=UTC)
+    )
+
+    with store.staging() as staging:
+        [snapshot] = store.publish([draft], staging)
+
+    assert isinstance(snapshot, Snapshot)
+    assert store.is_intact(snapshot)
+
+
+@pytest.mark.torture
+def test_every_file_system_keeps_acknowledged_writes(file_system: Path) -> None:
+    acknowledged, lost, results = stress(file_system, 5.0, "mixed")
+    print(f"{acknowledged} acknowledged, {len(lost)} lost, {results}")
+
+    assert lost == []
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_bind_mounted_file_is_busy_and_can_be_written_in_place(arena: Arena) -> None:
+    outside = arena.data.parent / "outside.json"
+    outside.write_bytes(DAMAGED)
+    if subprocess.run(["mount", "--bind", outside, arena.live], check=False).returncode != 0:
+        pytest.skip("no bind mounts here")
+    try:
+        with pytest.raises(OSError, match="busy") as caught:
+            arena.swap()
+        result = write_in_place(arena.live, GOOD)
+    finally:
+        subprocess.run(["umount", "-l", arena.live], check=True)
+
+    assert caught.value.errno == errno.EBUSY
+    assert (result.how, outside.read_bytes()) == (Swapped.DONE, GOOD)
