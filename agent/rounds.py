@@ -74,6 +74,7 @@ class Rounds:
             wake=wake,
         )
         self._backoff = BackOff()
+        self._absent: set[str] = set()  # files whose absence is waited out
         self._pace = Pace(self._config.watch.rescan_s, _EVENTS_SHARE)
         self._audit_pace = Pace(_AUDIT_S, _AUDIT_SHARE)
         self._root_up = True
@@ -134,7 +135,8 @@ class Rounds:
 
     def _note(self, rel: str, now: float) -> None:
         """A change was noticed.  An absence is no longer waited out then: it ended, or begins anew."""
-        if self.pipeline.interrupt_absence(rel):
+        if rel in self._absent:
+            self._absent.discard(rel)
             self.settler.drop(rel)
         self.settler.note(rel, now)
 
@@ -217,7 +219,10 @@ class Rounds:
             self.settler.retry(due.rel, at=now + self._backoff.next_s(due.rel), first_at=None)
             return
         self._backoff.reset(due.rel)
+        self._absent.discard(due.rel)
         if outcome.ending in SOON:
+            if outcome.grade is Grade.MISSING:
+                self._absent.add(due.rel)
             grace_s = self._config.recovery.missing_grace_s if outcome.grade is Grade.MISSING else 0.0
             self.settler.retry(due.rel, at=now + max(self._config.watch.debounce_s, grace_s), first_at=due.first_at)
 
@@ -229,13 +234,19 @@ class Rounds:
             self._metrics.io_errors.inc(Operation.CATALOG)
             self._log.error("catalog_failed", **error_fields(error))
             if not isinstance(error, sqlite3.OperationalError):
-                self._reopen()
+                self._begin_anew()
         else:
             self._metrics.io_errors.inc(Operation.PUBLISH)
             self._log.error("pipeline_failed", files=len(job.dues), **error_fields(error))
         now = self._clock.monotonic()
         for due in job.dues:
             self.settler.retry(due.rel, at=now + self._backoff.next_s(due.rel), first_at=None)
+
+    def _begin_anew(self) -> None:
+        try:
+            self._reopen()
+        except FAILURES as error:  # the next job that fails tries again
+            self._log.error("backup_dir_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))
 
     def _reopen(self) -> None:
         """The catalog is damaged, or its folder was replaced: begin anew from files and journal."""
@@ -252,11 +263,9 @@ class Rounds:
         if not self.polls_by_config:
             self.watcher.restart_if_needed()
         self._announce.watcher(self.watcher.health(), polls_by_config=self.polls_by_config)
+        self._mind_backup_dir()
         try:
             findings = self.rescan.walk()
-            if self._ws.was_replaced():
-                self._log.error("backup_dir_replaced", backup_dir=self._config.backup_dir)
-                self._reopen()
         except (FileNotFoundError, NotADirectoryError):
             self._set_root(up=False)
             self._next_rescan = began + _ROOT_LOOK_S
@@ -272,11 +281,21 @@ class Rounds:
             self._note(rel, began)
         for rel in findings.missing:
             self.settler.note(rel, began)
-        for late in self.healer.recheck_displaced():
-            self._recorder.record(late)
         took_s = self._clock.monotonic() - began
         self.tell_walk(findings, took_s)
         self._next_rescan = began + self._walk_pause_s(took_s)
+
+    def _mind_backup_dir(self) -> None:
+        """A backup folder that was replaced is opened anew; late writes into displaced files are kept in it."""
+        try:
+            if self._ws.was_replaced():
+                self._log.error("backup_dir_replaced", backup_dir=self._config.backup_dir)
+                self._reopen()
+            for late in self.healer.recheck_displaced():
+                self._recorder.record(late)
+        except FAILURES as error:
+            self._metrics.io_errors.inc(Operation.CATALOG)
+            self._log.error("backup_dir_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))
 
     def _walk_pause_s(self, took_s: float) -> float:
         watch = self._config.watch
@@ -300,6 +319,7 @@ class Rounds:
     def _audit(self) -> None:
         """Compare catalog and backup folder: others may delete there.  A file whose copies went is looked at again."""
         began = self._clock.monotonic()
+        self._mind_backup_dir()
         try:
             gone = forget_vanished(self._ws)
         except FAILURES as error:
