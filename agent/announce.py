@@ -23,6 +23,7 @@ class Announcer:
         self._log = get_logger()
         self._root_up = True
         self._watch_told = ""
+        self._hindrances: set[tuple[str, str]] = set()
 
     def started(self, files: int, *, at: float) -> None:
         """The gate is passed, `at` (Unix time)."""
@@ -65,14 +66,16 @@ class Announcer:
         """A whole walk ended `at` (Unix time)."""
         self._metrics.rescan_duration.set(took_s)
         self._metrics.rescan_last_success.set(at)
+        told, self._hindrances = self._hindrances, set()
         for entry in findings.skipped:
             if not entry.hides_files:
                 self._recorder.skip(entry.rel, skip_of(entry.reason.value))
-            else:
-                self._metrics.io_errors.inc(Operation.RESCAN)
-                self._log.warning(
-                    "rescan_hindered", file=entry.rel, reason=entry.reason.value, **error_fields(entry.error)
-                )
+                continue
+            self._metrics.io_errors.inc(Operation.RESCAN)
+            hindrance = (entry.rel, entry.reason.value)
+            say = self._log.debug if hindrance in told else self._log.warning
+            say("rescan_hindered", file=entry.rel, reason=entry.reason.value, **error_fields(entry.error))
+            self._hindrances.add(hindrance)
 
     def recovered(self, done: Recovered, lost_catalog: str | None) -> None:
         """What a start, or a rebuild, found and did."""
@@ -83,6 +86,9 @@ class Announcer:
             self._log.info("snapshots_adopted", count=len(done.adopted), grades=grades)
         if done.vanished:
             self.vanished(done.vanished)
+        for name, error in done.failures:
+            self._metrics.io_errors.inc(Operation.CATALOG)
+            self._log.error("recovery_passed_over", name=name, **error_fields(error))
         if done.kept or done.swept:
             self._log.warning("leftovers_swept", deleted=len(done.swept), kept=done.kept)
 

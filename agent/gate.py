@@ -10,7 +10,7 @@ from itertools import islice
 from agent.core.model import Grade, Reason
 from agent.core.settle import Due
 from agent.healing import Healer
-from agent.outcome import Ending, Outcome
+from agent.outcome import SOON, Ending, Outcome
 from agent.pipeline import Pipeline
 from agent.rescan import Findings, Rescan
 from agent.workspace import Workspace
@@ -41,32 +41,35 @@ class Gate:
         Raises: as `Pipeline.run`.
         """
         findings = self.rescan.walk()
-        bad = (s.rel for s in self.ws.catalog.files() if s.grade is not Grade.GOOD)
+        is_data_file = self.ws.config.is_data_file
+        states = (s for page in self.ws.catalog.file_pages() for s in page)
+        bad = [s.rel for s in states if s.grade is not Grade.GOOD and is_data_file(s.rel)]
         todo = dict.fromkeys([*findings.changed, *findings.missing, *bad])
         for attempt in range(_LOOKS_MAX):
-            again: list[str] = []
+            damaged: list[str] = []
             for batch in batches(todo):
                 if self.stopping():
                     return findings
-                again += self._pass(batch, heal)
+                damaged += self._look(batch)
+            # Only when all were looked at is it known whether one file is gone, or most of them.
+            for rel in damaged if heal else ():
+                if self.stopping():
+                    return findings
+                self._note(self.healer.heal([rel], at_gate=True)[0])
+            again = [rel for rel in todo if rel in self.last and self.last[rel].ending in SOON]
             if not again or attempt == _LOOKS_MAX - 1:
                 break
             self.pause(self.ws.config.watch.debounce_s)
             todo = dict.fromkeys(again)
         return findings
 
-    def _pass(self, rels: Sequence[str], heal: bool) -> list[str]:
-        """Look at one batch; return the files to look at again because they were not quiet."""
+    def _look(self, rels: Sequence[str]) -> list[str]:
+        """Look at one batch; return the damaged files."""
         now = self.ws.clock.monotonic()
         outcomes = self.pipeline.run([Due(rel, True, now) for rel in rels], Reason.STARTUP, at_gate=True)
-        damaged = [o.rel for o in outcomes if o.ending is Ending.DAMAGED]
         for outcome in outcomes:
             self._note(outcome)
-        if heal:
-            for rel in damaged:
-                self._note(self.healer.heal([rel], at_gate=True)[0])
-        soon = (Ending.WAITING, Ending.BUSY, Ending.CHANGED, Ending.RACED)
-        return [rel for rel in rels if rel in self.last and self.last[rel].ending in soon]
+        return [o.rel for o in outcomes if o.ending is Ending.DAMAGED]
 
     def _note(self, outcome: Outcome) -> None:
         self.tell(outcome)

@@ -11,8 +11,9 @@ from agent.core.settle import Due
 from agent.disk.capture import CHUNK_BYTES
 from agent.disk.staging import StagedFile
 from agent.disk.store import Draft, Refused
+from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome
-from agent.pipeline import Look, Pipeline, one_look
+from agent.pipeline import Pipeline
 from agent.putback import Displaced, Judged, put_back
 from agent.workspace import Workspace
 
@@ -54,7 +55,7 @@ def restore_chosen(ws: Workspace, pipeline: Pipeline, rel: str, chosen: Chosen, 
     Raises: as `Pipeline.run`.
     """
     pipeline.run([Due(rel, quiet=True, first_at=ws.clock.monotonic())], Reason.PRE_RESTORE)
-    with one_look(ws, pipeline, rel, at_gate=False) as (root_fd, look):
+    with one_look(ws, rel, at_gate=False) as (root_fd, look):
         caught = look.capture
         was = look.result.grade if look.result else Grade.MISSING
         if caught is None and not _is_gone(look):
@@ -85,7 +86,7 @@ def accept_live(ws: Workspace, pipeline: Pipeline, rel: str) -> Outcome:
 
     Raises: as `Pipeline.run`.
     """
-    with one_look(ws, pipeline, rel, at_gate=False) as (_, look):
+    with one_look(ws, rel, at_gate=False) as (_, look):
         if look.capture is None and _is_gone(look):
             ws.catalog.forget_file(rel)
             return Outcome(rel, Ending.FORGOTTEN, grade=Grade.MISSING)

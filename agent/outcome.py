@@ -53,6 +53,7 @@ class Outcome:
     rolled_back_to: str | None = None
     deleted_count: int = 0  # by rotation
     thinned_count: int = 0  # by the space budget
+    rotation_error: OSError | None = None
     lease_broken: bool = False
     swap_undone: bool = False
     detail: str = ""

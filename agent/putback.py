@@ -67,6 +67,7 @@ def put_back(ws: Workspace, root_fd: int, rel: str, *, judged: Judged | None, go
             not be kept yet, the good bytes; the displaced ones are then kept at the next start.
     """
     place = _Place(ws, root_fd, rel, judged, good)
+    os.close(_open_live_folder(place, rel.rpartition("/")[0]))  # for a missing file it may have to be made
     try:
         return _stage(place, ws.live_staging(root_fd, rel), fill)
     except OSError as error:
@@ -152,9 +153,7 @@ def _dress(place: _Place, staged: StagedFile) -> bool:
     """Give the staged file what the live one has, or had when it was last seen; False when the bot took it away."""
     if place.judged is None:
         past = place.ws.catalog.file(place.rel)
-        swap.dress(
-            staged.fd, past.ownership if past and past.ownership else Ownership(os.geteuid(), os.getegid(), 0o600)
-        )
+        swap.dress(staged.fd, past.ownership if past and past.ownership else _ownership_like_folder(place))
         return True
     try:
         like_fd = open_data_file(place.root_fd, place.rel)
@@ -167,6 +166,12 @@ def _dress(place: _Place, staged: StagedFile) -> bool:
     return True
 
 
+def _ownership_like_folder(place: _Place) -> Ownership:
+    """Owner and group of the folder, for a file of which nothing else is known."""
+    with folder_beneath(place.root_fd, place.rel.rpartition("/")[0]) as folder_fd:
+        return replace(ownership_of(os.fstat(folder_fd)), mode=0o600)
+
+
 def _swap(place: _Place, judged: Judged, folder_fd: int, staged: StagedFile) -> PutBack:
     """Exchange, flush, keep what came out."""
     ws, rel, grace_s = place.ws, place.rel, place.ws.config.recovery.swap_grace_s
@@ -174,13 +179,13 @@ def _swap(place: _Place, judged: Judged, folder_fd: int, staged: StagedFile) -> 
     try:
         result = swap.swap_in(
             place.root_fd, folder_fd, rel, staged, judged=judged.capture.digest,
-            keep=lambda _: kept.append(_keep_copy(ws, judged)), grace=lambda: sleep(grace_s),
+            keep=lambda _: kept.append(keep_copy(ws, judged)), grace=lambda: sleep(grace_s),
         )  # fmt: skip
     except OSError as error:
         try:
             if error.errno != errno.EBUSY:
                 raise
-            kept.append(_keep_copy(ws, judged))
+            kept.append(keep_copy(ws, judged))
             result = _write_in_place(place.root_fd, rel, staged, judged)
         except OSError:
             staged.discard()
@@ -212,7 +217,7 @@ def _write_in_place(root_fd: int, rel: str, staged: StagedFile, judged: Judged) 
         os.close(good_fd)
 
 
-def _keep_copy(ws: Workspace, judged: Judged) -> str:
+def keep_copy(ws: Workspace, judged: Judged) -> str:
     """A copy of the judged bytes is kept, durably; return its name."""
     if known := _known_copy(ws, judged.capture.rel, judged.capture.digest):
         return known

@@ -22,12 +22,13 @@ _SKIPS = {skip.value: skip for skip in Skip}
 _PROBLEMS_SHOWN = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = {
-    LeftWhy.NEVER_GOOD: "no good state of it was ever seen; mend it by hand, or with `backup-agent restore {file}`",
+    LeftWhy.NEVER_GOOD: "no good state of it was ever seen: mend it by hand",
     LeftWhy.POLICY: "the config says alert; restore it with `backup-agent restore {file}`",
     LeftWhy.GAVE_UP: (
         "the bot writes the damage back from its memory: stop the bot, run `backup-agent restore {file}`, start it;"
         " or set bot.stop and bot.start"
     ),
+    LeftWhy.NO_RESTORE_POINT: "none of its snapshots is whole or fits its schema: see `backup-agent list {file}`",
     LeftWhy.MASS: (
         "most files are gone at once, like after an unmount or a deploy; if this is a loss, run"
         " `backup-agent restore --all`"
@@ -43,6 +44,7 @@ class Recorder:
         self._log = get_logger()
         self._skipped: dict[str, str] = {}
         self._modes: dict[str, CaptureMode] = {}
+        self._never_still: set[str] = set()
         self._missing: set[str] = set()  # told of; its grade alone says nothing, as it stands from the grace on
 
     def record(self, outcome: Outcome) -> None:
@@ -51,6 +53,8 @@ class Recorder:
         self._note_mode(outcome)
         if outcome.grade is not Grade.MISSING:
             self._missing.discard(outcome.rel)
+        if outcome.ending in (Ending.PUBLISHED, Ending.UNCHANGED):
+            self._never_still.discard(outcome.rel)
         _TELL[outcome.ending](self, outcome)
 
     def _count(self, o: Outcome) -> None:
@@ -63,6 +67,9 @@ class Recorder:
             metrics.swaps_undone.inc()
         if o.snapshot is not None and o.ending in (Ending.PUBLISHED, Ending.HELD):
             metrics.snapshots_created.inc(o.snapshot.reason)
+        if o.rotation_error is not None:
+            metrics.io_errors.inc(Operation.ROTATE)
+            self._log.error("rotation_failed", file=o.rel, **error_fields(o.rotation_error))
         if o.deleted_count:
             metrics.snapshots_deleted.inc(Deletion.RETENTION, o.deleted_count)
         if o.thinned_count:
@@ -83,11 +90,14 @@ class Recorder:
         if o.state is None or o.state.mode is None:
             return
         folder, mode = o.rel.rpartition("/")[0], o.state.mode
+        told = folder in self._modes
         if self._modes.get(folder) is mode:
             return
         self._modes[folder] = mode
         for each in CaptureMode:
             self._metrics.capture_mode.set(each, sum(m is each for m in self._modes.values()))
+        if told:
+            return  # files that stay open for writing make a folder change its mode now and then
         say = self._log.info if not folder or mode is CaptureMode.SETTLE else self._log.debug
         say("capture_mode_found", folder=folder or ".", mode=mode.value)
 
@@ -153,6 +163,13 @@ class Recorder:
                 hint="it is written without pause, so it cannot be healed; good snapshots are held",
             )  # fmt: skip
             return
+        if o.detail == "overdue" and o.rel not in self._never_still:
+            self._never_still.add(o.rel)
+            self._log.warning(
+                "source_never_still", file=o.rel, ending=o.ending.value,
+                hint="it is open for writing or changes without pause: its newest state is not backed up yet",
+            )  # fmt: skip
+            return
         self._log.debug("source_waited_for", file=o.rel, ending=o.ending.value)
 
     def _skipped_file(self, o: Outcome) -> None:
@@ -181,7 +198,9 @@ class Recorder:
         self._metrics.snapshots_refused.inc(refusal_of(o.error))
         if not isinstance(o.error, SpaceBudgetError):
             self._metrics.io_errors.inc(Operation.PUBLISH)
-        self._log.error("snapshot_refused", file=o.rel, **error_fields(o.error))
+        self._log.error(
+            "snapshot_refused", file=o.rel, grade=str(o.grade), problems=_shown(o.problems), **error_fields(o.error)
+        )
 
     def _healed(self, o: Outcome) -> None:
         assert o.action is not None

@@ -11,16 +11,21 @@ from itertools import groupby
 from pathlib import Path
 
 from agent.checks import check
+from agent.core.errors import BackupFolderReplacedError
 from agent.core.guard import find_collapse
-from agent.core.model import CheckResult, Grade, Reason, Shape, Snapshot
+from agent.core.model import CheckResult, FileState, Grade, Reason, Shape, Snapshot
 from agent.core.naming import belongs_to, parse_foreign, parse_name
+from agent.disk.beneath import split_rel
 from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, digest_of
+from agent.disk.codec import is_damage
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.putback import keep_leftover
 from agent.rotation import delete
 from agent.workspace import Workspace, suspect_thresholds
 
+_CLEAN = "clean"
+_FOLDER = "backup_inode"
 _NOT_SNAPSHOTS = (".agent", "_migration")
 _CLOCK_SLACK = timedelta(days=1)
 _JOURNAL_SPARE_BYTES = 1024 * 1024
@@ -35,39 +40,79 @@ class Recovered:
     kept: list[str] = field(default_factory=list)  # copies of bytes found under staged names
     adopted: list[Snapshot] = field(default_factory=list)
     vanished: list[Snapshot] = field(default_factory=list)
+    failures: list[tuple[str, Exception]] = field(default_factory=list)  # what was passed over, and why
 
 
 def recover(ws: Workspace) -> Recovered:
     """Sweep leftovers, finish deletions, and after a crash or a loss make the catalog agree with the folder."""
     done = Recovered()
     _sweep(ws, done)
-    delete(ws, ws.catalog.doomed())
-    if ws.catalog_was_lost is not None or ws.catalog.note("clean") != "yes":
+    try:
+        delete(ws, ws.catalog.doomed())
+    except OSError as error:
+        done.failures.append((str(error.filename), error))
+    was_clean = ws.catalog_was_lost is None and ws.catalog.note(_CLEAN) == "yes"
+    ws.catalog.set_note_durably(_CLEAN, "no")  # before anything is published that the catalog might lose
+    if not was_clean:
         reconcile(ws, done)
     ws.catalog_was_lost = None
-    ws.catalog.set_note("clean", "no")
+    ws.is_doubtful = False
     if ws.journal.size_bytes() > _JOURNAL_SPARE_BYTES:
         _compact_journal(ws)
     return done
 
 
 def mark_clean(ws: Workspace) -> None:
-    """The next start need not compare catalog and folder."""
-    ws.catalog.set_note("clean", "yes")
+    """The next start need not compare catalog and folder, unless there was reason to doubt that they agree."""
+    if not ws.is_doubtful:
+        ws.catalog.set_note_durably(_CLEAN, "yes")
 
 
 def reconcile(ws: Workspace, done: Recovered) -> None:
     """Every copy in the folder is in the catalog, and every one in the catalog is in the folder."""
-    done.vanished += forget_vanished(ws)
-    done.adopted += adopt_unknown(ws)
+    try:
+        done.vanished += forget_vanished(ws)
+    except BackupFolderReplacedError as error:
+        done.failures.append((ws.store.path, error))
+        return
+    _adopt_unknown(ws, done)
 
 
 def forget_vanished(ws: Workspace) -> list[Snapshot]:
-    """Copies that someone else deleted are no longer in the catalog; return them."""
-    gone = [s for s in ws.catalog.all_snapshots() if not os.path.lexists(os.path.join(ws.store.path, s.name))]
+    """Copies that someone else deleted are no longer in the catalog; return them.
+
+    Raises:
+        BackupFolderReplacedError: another folder stands in the place of the backup folder and holds none of the
+            copies, as when it is not mounted; nothing was forgotten.
+        OSError: the disk does not tell whether one is there; nothing was forgotten.
+    """
+    count = 0
+    gone: list[Snapshot] = []
+    for snapshot in ws.catalog.all_snapshots():
+        count += 1
+        if _is_gone(os.path.join(ws.store.path, snapshot.name)):
+            gone.append(snapshot)
+    inode = str(os.stat(ws.store.path).st_ino)
+    if gone and len(gone) == count and ws.catalog.note(_FOLDER) not in (None, inode):
+        raise BackupFolderReplacedError(
+            f"{ws.store.path}: another folder stands here, and none of the {count} snapshots is in it",
+            hint="mount the backup folder; if the snapshots are lost for good, delete catalog.sqlite3 in the state_dir",
+        )
+    if ws.catalog.note(_FOLDER) != inode:
+        ws.catalog.set_note(_FOLDER, inode)
     gone = [s for s in gone if ws.catalog.snapshot_named(s.name) is not None]  # not one that we deleted meanwhile
-    ws.catalog.remove_snapshots(gone)
+    if gone:
+        ws.is_doubtful = True
+        ws.catalog.remove_snapshots(gone)
     return gone
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 # leftovers
@@ -85,8 +130,23 @@ def _sweep(ws: Workspace, done: Recovered) -> None:
     for path in sorted(p for p in folders if _is_ours(ws, p)):
         with StagingFolder(path) as folder:
             for name in folder.sweep_parts():
-                rel = str(swaps.get(name, {}).get("rel", "")) or f"unknown/{name}"
-                done.kept.append(keep_leftover(ws, folder, name, rel, None))
+                _keep(ws, folder, name, str(swaps.get(name, {}).get("rel", "")), done)
+
+
+def _keep(ws: Workspace, folder: StagingFolder, name: str, rel: str, done: Recovered) -> None:
+    """Keep what lies under a staged name, unless a swap is at work on it just now."""
+    try:
+        split_rel(rel)
+    except ValueError:
+        rel = ""
+    rel = rel or f"unknown/{name}"
+    with ws.locks.session() as locks:
+        if not locks.take(rel) or not folder.has(name):
+            return
+        try:
+            done.kept.append(keep_leftover(ws, folder, name, rel, None))
+        except OSError as error:
+            done.failures.append((name, error))
 
 
 def _is_ours(ws: Workspace, path: str) -> bool:
@@ -105,25 +165,35 @@ class _Unknown:
     name: str
     taken_at: datetime
     stored_bytes: int
+    is_ahead: bool  # its name bears a time to come
 
 
-def adopt_unknown(ws: Workspace) -> list[Snapshot]:
+def _adopt_unknown(ws: Workspace, done: Recovered) -> None:
     """Copies that the catalog does not know are in it now, with the grade that journal or check gives them."""
     told = _read_journal(ws)
     unknown = sorted(_find_unknown(ws, told), key=lambda u: (u.rel, u.taken_at, u.name))
-    adopted = []
     for rel, group in groupby(unknown, key=lambda u: u.rel):
         good = ws.catalog.newest(rel, Grade.GOOD)
         reference = good.shape if good else None
         for found in group:
-            snapshot = _told_snapshot(found, told) or _checked_snapshot(ws, found, reference)
-            if snapshot is None:
+            try:
+                snapshot = _told_snapshot(found, told) or _checked_snapshot(ws, found, reference)
+            except OSError as error:
+                done.failures.append((found.name, error))
                 continue
             if snapshot.grade is Grade.GOOD:
                 reference = snapshot.shape or reference
             ws.catalog.add_snapshots([snapshot])
-            adopted.append(snapshot)
-    return adopted
+            done.adopted.append(snapshot)
+        _know_file(ws, rel)
+
+
+def _know_file(ws: Workspace, rel: str) -> None:
+    """A file with good snapshots is known, so that it is missed when it is gone."""
+    good = ws.catalog.newest(rel, Grade.GOOD)
+    if good is not None and ws.catalog.file(rel) is None:
+        state = FileState(rel, Grade.GOOD, good.taken_at, last_good_at=good.taken_at, last_snapshot_at=good.taken_at)
+        ws.catalog.save_files([state])
 
 
 def _find_unknown(ws: Workspace, told: dict[str, dict[str, object]]) -> Iterator[_Unknown]:
@@ -134,12 +204,13 @@ def _find_unknown(ws: Workspace, told: dict[str, dict[str, object]]) -> Iterator
             continue
         rel, taken_at = _owner_and_time(entry, told, known_rels)
         written_at = datetime.fromtimestamp(entry.signature.mtime_ns / 1e9, UTC)
-        if taken_at is None or taken_at > now + _CLOCK_SLACK:
+        is_ahead = taken_at is not None and taken_at > now + _CLOCK_SLACK
+        if taken_at is None or is_ahead:
             taken_at = min(written_at, now)
         if rel is None or not (entry.rel in told or ws.config.is_data_file(rel)):
             continue
         taken_at = taken_at.replace(microsecond=taken_at.microsecond // 1000 * 1000)
-        yield _Unknown(rel, entry.rel, taken_at, entry.signature.size_bytes)
+        yield _Unknown(rel, entry.rel, taken_at, entry.signature.size_bytes, is_ahead)
 
 
 def _owner_and_time(
@@ -180,7 +251,7 @@ def _told_snapshot(found: _Unknown, told: dict[str, dict[str, object]]) -> Snaps
             return None
         size = int(str(record["size"]))
         shape = record.get("shape")
-        outline = Shape(size, str(shape[0]), shape[1]) if isinstance(shape, list) else None
+        outline = _shape_of(size, shape) if isinstance(shape, list) else None
         parsed = parse_name(found.name)
         if parsed is not None and not parsed.compression_suffix and size != found.stored_bytes:
             return None
@@ -192,23 +263,33 @@ def _told_snapshot(found: _Unknown, told: dict[str, dict[str, object]]) -> Snaps
         return None
 
 
-def _checked_snapshot(ws: Workspace, found: _Unknown, reference: Shape | None) -> Snapshot | None:
-    """The snapshot as a check of its bytes grades it; a collapse against the one before makes it suspect."""
+def _shape_of(size: int, told: list[object]) -> Shape:
+    root, records = told
+    if not isinstance(root, str) or not (records is None or isinstance(records, int)):
+        raise ValueError("no outline of a document")
+    return Shape(size, root, records)
+
+
+def _checked_snapshot(ws: Workspace, found: _Unknown, reference: Shape | None) -> Snapshot:
+    """The snapshot as a check of its bytes grades it; a collapse against the one before makes it suspect.
+
+    Raises:
+        OSError: its bytes cannot be had, or unpacked.
+    """
     rule = ws.config.rule_for(found.rel)
-    try:
-        with ws.store.staging() as staging:
-            copy = _private_copy(ws, found.name, staging)
-            try:
-                size = os.fstat(copy.fd).st_size
-                source = os.pread(copy.fd, size, 0) if size <= IN_MEMORY_MAX_BYTES else Path(copy.path)
-                result, digest = check(source, rule.check), digest_of(copy.fd)
-            finally:
-                copy.discard()
-    except (OSError, EOFError):
-        return None
+    with ws.store.staging() as staging:
+        copy = _private_copy(ws, found.name, staging)
+        try:
+            size = os.fstat(copy.fd).st_size
+            source = os.pread(copy.fd, size, 0) if size <= IN_MEMORY_MAX_BYTES else Path(copy.path)
+            result, digest = check(source, rule.check), digest_of(copy.fd)
+        finally:
+            copy.discard()
     grade = _adopted_grade(result, reference, ws, found.rel)
     if parsed := parse_name(found.name):
-        grade = grade if parsed.kind == "backup" or grade is not Grade.GOOD else Grade.SUSPECT
+        # What only claims to be the newest must not be what a restore takes; a person may accept it.
+        doubtful = parsed.kind != "backup" or found.is_ahead
+        grade = Grade.SUSPECT if doubtful and grade is Grade.GOOD else grade
     return Snapshot(
         found.rel, found.name, found.taken_at, digest, size, grade, Reason.ADOPTED, result.shape,
         stored_bytes=found.stored_bytes,
@@ -226,13 +307,18 @@ def _private_copy(ws: Workspace, name: str, staging: StagingFolder) -> StagedFil
     """The plain bytes of a copy, where nobody can cut them short under us; bounded like any data file."""
     copy = staging.create()
     left = ws.config.watch.max_file_size_bytes
-    with ws.store.open(name) as plain:
-        while chunk := plain.read(CHUNK_BYTES):
-            left -= len(chunk)
-            if left < 0:
-                copy.discard()
-                raise OSError(f"{name}: larger than watch.max_file_size when unpacked")
-            copy.write(chunk)
+    try:
+        with ws.store.open(name) as plain:
+            while chunk := plain.read(CHUNK_BYTES):
+                left -= len(chunk)
+                if left < 0:
+                    raise OSError(f"{name}: larger than watch.max_file_size when unpacked")  # noqa: TRY301  # one way out
+                copy.write(chunk)
+    except Exception as error:
+        copy.discard()
+        if is_damage(error):
+            raise OSError(f"{name}: cannot be unpacked ({error})") from error
+        raise
     return copy
 
 

@@ -26,7 +26,7 @@ class Rescan:
     def __init__(self, ws: Workspace) -> None:
         self._ws = ws
         self._known: dict[str, int] = {}
-        for page in _pages(ws):
+        for page in ws.catalog.file_pages():
             for state in page:
                 self.learn(state)
 
@@ -87,10 +87,3 @@ class Rescan:
 def _fingerprint(signature: Signature) -> int:
     number = hash((signature.inode, signature.size_bytes, signature.mtime_ns, signature.ctime_ns))
     return number or 1
-
-
-def _pages(ws: Workspace) -> Iterator[list[FileState]]:
-    last: str | None = None
-    while page := ws.catalog.files(after=last, limit=1000):
-        yield page
-        last = page[-1].rel

@@ -1,8 +1,8 @@
 """Which copies go: rotation after a publish, the bounds of suspects and quarantine, and the space budget."""
 
 import os
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 
 from agent.core.budget import Candidate, plan_thinning
 from agent.core.model import FileState, Grade, Reason, Snapshot
@@ -23,8 +23,21 @@ def plan_file(ws: Workspace, rel: str, state: FileState | None) -> RetentionPlan
 
 
 def rotate(ws: Workspace, rel: str, state: FileState) -> int:
-    """Carry the plans for `rel` out; return how many copies are gone."""
-    doomed = [*plan_file(ws, rel, state).delete]
+    """Carry the plan for the good snapshots of `rel` out; return how many are gone.
+
+    Raises:
+        OSError: some could not be deleted; that is tried again at the next start.
+    """
+    doomed = plan_file(ws, rel, state).delete
+    delete(ws, doomed)
+    return len(doomed)
+
+
+def bound_aside(ws: Workspace, rel: str) -> None:
+    """Suspects and quarantine of `rel` keep within their numbers.
+
+    Raises: as `rotate`.
+    """
     aside = [
         s
         for s in ws.catalog.snapshots(rel)
@@ -32,30 +45,42 @@ def rotate(ws: Workspace, rel: str, state: FileState) -> int:
     ]
     suspects = [s for s in aside if s.grade is Grade.SUSPECT]
     quarantined = [s for s in aside if s.grade is not Grade.SUSPECT]
-    doomed += plan_bounded(suspects, ws.config.backup.keep_suspect)
-    doomed += plan_bounded(quarantined, ws.config.backup.keep_quarantined)
-    delete(ws, doomed)
-    return len(doomed)
+    delete(ws, plan_bounded(suspects, ws.config.backup.keep_suspect))
+    delete(ws, plan_bounded(quarantined, ws.config.backup.keep_quarantined))
 
 
 def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
-    """The copies are gone from folder and catalog; a crash on the way is finished at the next start."""
+    """The copies are gone from folder and catalog; a crash on the way is finished at the next start.
+
+    Raises: as `rotate`; the others are gone.
+    """
     if not snapshots:
         return
     ws.catalog.doom(snapshots)
-    ws.store.delete([s.name for s in snapshots])
-    ws.catalog.remove_snapshots(snapshots)
+    failure: OSError | None = None
+    gone = []
+    for snapshot in snapshots:
+        try:
+            ws.store.delete([snapshot.name])
+            gone.append(snapshot)
+        except OSError as error:
+            failure = failure or error
+    ws.catalog.remove_snapshots(gone)
+    if failure is not None:
+        raise failure
 
 
-def make_room(ws: Workspace, need_bytes: int) -> tuple[int, int]:
+def make_room(ws: Workspace, need_bytes: int, *, held: Collection[str] = ()) -> tuple[int, int]:
     """Thin the oldest copies so that `need_bytes` more keep within the budget; return (deleted, bytes still short).
 
-    While bytes are short nothing was deleted.
+    While bytes are short nothing was deleted.  No good snapshot of a file in `held`, or known not to be good, goes.
+
+    Raises: as `rotate`.
     """
     over = _over_budget(ws, need_bytes)
     if over <= 0:
         return 0, 0
-    plan = plan_thinning(_candidates(ws), need_bytes=over)
+    plan = plan_thinning(_candidates(ws, held), need_bytes=over)
     doomed = [s for c in plan.delete if (s := ws.catalog.snapshot_named(c.name)) is not None]
     delete(ws, doomed)
     return len(doomed), plan.short_bytes
@@ -77,18 +102,19 @@ def free_bytes(folder: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _candidates(ws: Workspace) -> Iterator[Candidate]:
-    """Yield all copies oldest first, those marked that no budget may touch."""
-    protected = set(_protected(ws))
-    for s in ws.catalog.oldest_first():
-        yield Candidate(s.name, s.rel, s.taken_at, s.stored_bytes, s.pinned or s.name in protected)
+def _candidates(ws: Workspace, held: Collection[str]) -> Iterator[Candidate]:
+    """Yield all copies oldest first, those marked that no budget may touch; read only as far as asked for."""
 
-
-def _protected(ws: Workspace) -> Iterator[str]:
-    """The newest good of every file, and every good one of a file that is damaged, missing or suspect."""
-    floor = ws.config.backup.retention.minimum_good
-    for rel, group in groupby(ws.catalog.all_snapshots(), key=lambda s: s.rel):
-        good = [s.name for s in group if s.grade is Grade.GOOD]
+    @cache
+    def protected(rel: str) -> frozenset[str] | None:
+        """The newest good ones of a file; None when all of its good ones are held."""
         state = ws.catalog.file(rel)
-        held = state is None or state.grade in HELD_GRADES
-        yield from good if held else good[-floor:]
+        if rel in held or state is None or state.grade in HELD_GRADES:
+            return None
+        good = [s.name for s in ws.catalog.snapshots(rel) if s.grade is Grade.GOOD]
+        return frozenset(good[: ws.config.backup.retention.minimum_good])
+
+    for s in ws.catalog.oldest_first():
+        stay = protected(s.rel)
+        kept = s.pinned or (s.grade is Grade.GOOD and (stay is None or s.name in stay))
+        yield Candidate(s.name, s.rel, s.taken_at, s.stored_bytes, kept)

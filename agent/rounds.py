@@ -105,7 +105,7 @@ class Rounds:
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
-        times = [self._next_rescan, self._next_audit]
+        times = [self._next_rescan, self._next_audit if self._root_up else inf]
         if not self.lanes.heals:
             times.append(self._next_bot_start)
         due = self.settler.next_due()
@@ -148,7 +148,9 @@ class Rounds:
         busy = self.lanes.files()
         small: list[Due] = []
         for due in self.settler.due(now, limit=BATCH_FILES):
-            if due.rel in busy:
+            if not self._config.is_data_file(due.rel):
+                self.rescan.forget(due.rel)  # a reload has excluded it
+            elif due.rel in busy:
                 self.settler.retry(due.rel, at=now + _AGAIN_S, first_at=due.first_at)
             elif self.pipeline.is_heavy(due.rel):
                 self._look([due], quick=False)
@@ -230,8 +232,10 @@ class Rounds:
         """A whole batch could not be worked on: all of it is tried again."""
         if not os.path.isdir(self._config.data_dir):
             self._set_root(up=False)
+            self._next_rescan = self._clock.monotonic() + _ROOT_LOOK_S
         elif isinstance(error, sqlite3.Error):
             self._metrics.io_errors.inc(Operation.CATALOG)
+            self._ws.is_doubtful = True
             self._log.error("catalog_failed", **error_fields(error))
             if not isinstance(error, sqlite3.OperationalError):
                 self._begin_anew()
@@ -328,7 +332,7 @@ class Rounds:
             gone = []
         if gone:
             self._announce.vanished(gone)
-            for rel in {s.rel for s in gone}:
+            for rel in {s.rel for s in gone if self._config.is_data_file(s.rel)}:
                 self.settler.note(rel, began)
         self._next_audit = began + self._audit_pace.after(self._clock.monotonic() - began)
 

@@ -56,6 +56,8 @@ class Workspace:
     catalog: Catalog
     locks: FileLocks
     catalog_was_lost: str | None = None
+    backup_folder: tuple[int, int] | None = None  # device and inode
+    is_doubtful: bool = False  # catalog and folder may not agree: compare them at the next start
 
     @classmethod
     def open(cls, config: Config, clock: Clock) -> "Workspace":
@@ -71,7 +73,8 @@ class Workspace:
         journal = Journal(config.state_dir)
         catalog, lost = _open_catalog(config.state_dir, clock)
         store = Store(config.backup_dir, journal, Compression(config.backup.compression))
-        return cls(config, clock, journal, store, catalog, FileLocks(config.state_dir), lost)
+        locks, folder = FileLocks(config.state_dir), _identity(config.backup_dir)
+        return cls(config, clock, journal, store, catalog, locks, lost, folder)
 
     def adopt_config(self, config: Config) -> None:
         """Work by `config` from now on; its folders are those of the old one."""
@@ -79,13 +82,18 @@ class Workspace:
         self.store = Store(config.backup_dir, self.journal, Compression(config.backup.compression))
 
     def was_replaced(self) -> bool:
-        """Whether the folder of the catalog is not the one that was opened: deleted, or made anew."""
-        return not self.catalog.is_in_place()
+        """Whether the folder of the catalog or of the backups is not the one that was opened.
+
+        Deleted, made anew, unmounted or mounted: what the catalog says of the backups has to be compared with them.
+        """
+        return not self.catalog.is_in_place() or _identity(self.config.backup_dir) != self.backup_folder
 
     def reopen_catalog(self) -> None:
         """A catalog that turned out to be damaged is set aside; the new one is empty, to be rebuilt by `recover`."""
         self.catalog.close()
+        os.close(open_root(self.config.backup_dir, create=True))
         os.close(open_root(self.config.state_dir, create=True))
+        self.backup_folder = _identity(self.config.backup_dir)
         _agree_on_format(self.config.state_dir)
         self.catalog, self.catalog_was_lost = _open_catalog(self.config.state_dir, self.clock)
 
@@ -182,6 +190,14 @@ def _span(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
+def _identity(folder: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _agree_on_format(state_dir: str) -> None:
     """The folder's format is one this program knows; a new folder is marked with ours."""
     path = os.path.join(state_dir, "format")
@@ -207,7 +223,7 @@ def _open_catalog(state_dir: str, clock: Clock) -> tuple[Catalog, str | None]:
     is_new = not os.path.exists(os.path.join(state_dir, "catalog.sqlite3"))
     try:
         catalog = Catalog(state_dir)
-        if catalog.note("clean") == "yes" or catalog.is_whole():
+        if catalog.is_whole():
             return catalog, "missing" if is_new else None
         catalog.close()
     except sqlite3.OperationalError:

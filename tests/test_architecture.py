@@ -57,6 +57,7 @@ MAY_CATCH_ALL = {
     "web/__init__.py": "a bug behind the probe must not look like a dead agent; it is counted",
     "disk/inotify.py": "what escapes would end the only reader of events; it becomes a doubt",
     "disk/hints.py": "what escapes would end the dispatching thread; it becomes a doubt",
+    "recover.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
     "disk/store.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
 }
 

@@ -15,8 +15,8 @@ from agent.core.naming import display
 from agent.core.settle import Due
 from agent.disk.walk import Skipped
 from agent.gate import Gate, batches
+from agent.look import Look, one_look
 from agent.outcome import SOON, Ending, Outcome
-from agent.pipeline import Look, one_look
 from agent.rescan import Rescan
 
 _FINE = (Ending.PUBLISHED, Ending.UNCHANGED, Ending.HEALED, Ending.FORGOTTEN)
@@ -89,7 +89,7 @@ def _look(session: Session, rels: list[str] | None) -> _Report:
 
 def _look_at(session: Session, rel: str, report: _Report, *, last: bool) -> bool:
     """Note how one file is; False when it was being written and has to be looked at again."""
-    with one_look(session.ws, session.pipeline, rel, at_gate=last) as (_, look):
+    with one_look(session.ws, rel, at_gate=last) as (_, look):
         outcome, settled = _told(look)
     if outcome is None:
         report.good += 1

@@ -18,9 +18,9 @@ from agent.core.decide import restore_candidates
 from agent.core.errors import NoRestorePointError, UsageError
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import display
+from agent.look import one_look
 from agent.manual import choose, restore_chosen
 from agent.outcome import Ending, Outcome
-from agent.pipeline import one_look
 
 _NOTHING = NoRestorePointError.exit_code
 
@@ -137,7 +137,7 @@ def parse_time(text: str, now: datetime) -> datetime:
 
 def _plan(session: Session, rel: str, pool: Sequence[Snapshot]) -> _Plan:
     snapshot = next((s for s in pool if session.ws.store.is_intact(s)), None)
-    with one_look(session.ws, session.pipeline, rel, at_gate=False) as (_, look):
+    with one_look(session.ws, rel, at_gate=False) as (_, look):
         caught = look.capture
         state = look.result.grade if look.result else look.outcome.grade if look.outcome else Grade.MISSING
         is_same = caught is not None and snapshot is not None and caught.digest == snapshot.digest

@@ -14,6 +14,7 @@ class LeftWhy(StrEnum):
     NEVER_GOOD = "never_good"
     POLICY = "policy"
     GAVE_UP = "gave_up"
+    NO_RESTORE_POINT = "no_restore_point"
     MASS = "mass"  # most files, or the folder itself, went at once: an unmount or a deploy
 
 
@@ -73,14 +74,15 @@ class HealPolicy:
 class Circumstances:
     """When and how the look was had.
 
-    `quiet`: nothing changed for the debounce.  `overdue`: it was not quiet for longer than the maximal delay, yet no
-    writer had it open.  `at_gate`: no bot runs yet.
+    `quiet`: nothing changed for the debounce, and nobody has the file open for writing.  `overdue`: it waits for
+    longer than the maximal delay.  `at_gate`: no bot runs yet.
     """
 
     now: datetime
     quiet: bool
     at_gate: bool = False
     overdue: bool = False
+    beside_writer: bool = False
 
 
 def decide(
@@ -103,7 +105,8 @@ def decide(
         raise ValueError(f"nothing was seen of a file that is {grade}")
     if grade is Grade.GOOD:
         return _decide_good(digest, [s for s in snapshots if s.grade is Grade.GOOD])
-    if not at.quiet and not (at.overdue and grade is Grade.SUSPECT):
+    overdue_collapse = grade is Grade.SUSPECT and at.overdue and not at.beside_writer
+    if not at.quiet and not overdue_collapse:
         return Wait(told=at.overdue)
     if grade is Grade.SUSPECT:
         newest = next((s for s in snapshots if s.grade is Grade.SUSPECT), None)

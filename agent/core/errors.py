@@ -44,6 +44,10 @@ class ReadBackError(AgentError):
     """What came back from the disk is not what was written; nothing was published."""
 
 
+class BackupFolderReplacedError(AgentError):
+    """Another folder stands where the backup folder was; nothing was changed."""
+
+
 class NoRestorePointError(AgentError):
     """The store holds nothing that may be put back; nothing was changed."""
 

@@ -148,7 +148,7 @@ class FileState:
     `signature`, `digest`, `grade` and `shape` tell of the last state that was looked at; `since` is when this grade
     was first seen.  `last_good_at` is when the file was last seen in a good state.
     `heals` counts the heals of a damage that keeps coming back: the last one, at
-    `healed_at`, mended `healed_grade`; `gave_up` says that no more are tried.
+    `healed_at`, mended `healed_grade`; `gave_up` says that no more are tried.  `is_mass_loss`: it went with most files.
     """
 
     rel: str
@@ -165,6 +165,7 @@ class FileState:
     healed_at: datetime | None = None
     healed_grade: Grade | None = None
     gave_up: bool = False
+    is_mass_loss: bool = False
 
 
 class HealAction(StrEnum):

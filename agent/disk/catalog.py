@@ -141,6 +141,13 @@ class Catalog:
         rows = self._read(f"SELECT {_FILE_COLUMNS} FROM files {where} ORDER BY rel LIMIT ?", (*values, limit))
         return [file_state(row) for row in rows]
 
+    def file_pages(self, page: int = 1000) -> Iterator[list[FileState]]:
+        """Yield all file states in the order of their paths, a page at a time."""
+        last: str | None = None
+        while states := self.files(after=last, limit=page):
+            yield states
+            last = states[-1].rel
+
     def signature(self, rel: str) -> tuple[Grade, Signature | None] | None:
         """Return grade and signature of the last state looked at: all that a rescan needs."""
         rows = self._read("SELECT grade, inode, size, mtime_ns, ctime_ns FROM files WHERE rel=?", (os.fsencode(rel),))

@@ -44,6 +44,7 @@ def file_row(state: FileState) -> tuple[object, ...]:
         *((own.uid, own.gid, own.mode) if own else (None,) * 3),
         state.mode.value if state.mode else None, _ms(state.last_good_at), _ms(state.last_snapshot_at),
         state.heals, _ms(state.healed_at), state.healed_grade.value if state.healed_grade else None, int(state.gave_up),
+        int(state.is_mass_loss),
     )  # fmt: skip
 
 
@@ -64,6 +65,7 @@ def file_state(row: Row) -> FileState:
         healed_at=_maybe(_moment, row[18]),
         healed_grade=_maybe(Grade, row[19]),
         gave_up=bool(_int(row[20])),
+        is_mass_loss=bool(_int(row[21])),
     )
 
 

@@ -117,6 +117,14 @@ class StagingFolder:
                 left += [name] if is_left else []
         return left
 
+    def has(self, name: str) -> bool:
+        """Whether a file of this name is there."""
+        try:
+            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def sweep_parts(self) -> list[str]:
         """Delete leftovers that never were complete, return the names of the others: they may hold bytes of the bot."""
         complete = []

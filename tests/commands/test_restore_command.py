@@ -184,7 +184,6 @@ def test_all_files_are_restored_each_reported_and_the_worst_decides(place: Place
     assert (place.read("users.json"), place.read("shop.json")) == (USERS, [1, 2, 3])
 
 
-@pytest.mark.xfail(strict=True, reason="a missing file is not staged while its folder is missing too")
 def test_snapshots_alone_bring_a_lost_folder_back(place: Place) -> None:
     """A new machine: nothing but the backup folder is left, without its catalog."""
     place.write("sub/shop.json", [1, 2, 3])

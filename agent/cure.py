@@ -1,0 +1,99 @@
+"""What may be put in the place of a damaged file, best first: its own bytes repaired, then its restore points."""
+
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from agent.checks import check
+from agent.core.decide import Heal, restore_candidates
+from agent.core.guard import find_collapse
+from agent.core.model import Grade, HealAction, Shape, Snapshot
+from agent.core.reading import sole_reading
+from agent.disk.staging import StagedFile
+from agent.look import Look
+from agent.workspace import Workspace, suspect_thresholds
+
+_READING_MAX_BYTES = 64 * 1024 * 1024
+_UNREADABLE = (errno.EIO, errno.EACCES, errno.EBADMSG, errno.ESTALE)
+
+
+@dataclass(frozen=True, slots=True)
+class Cure:
+    """Bytes that would make the file good again; `fill` writes them, and says whether they were to be had."""
+
+    action: HealAction
+    fill: Callable[[StagedFile], bool]
+    digest: str
+    shape: Shape | None
+    snapshot: Snapshot | None = None
+    explanation: str = ""
+
+
+@dataclass(slots=True)
+class Cures:
+    """The cures for one damaged state.
+
+    `failure` is the error that kept a restore point from being read; it may be there all the same.
+    """
+
+    ws: Workspace
+    look: Look
+    decision: Heal
+    failure: OSError | None = None
+
+    def __iter__(self) -> Iterator[Cure]:
+        if HealAction.REPAIR in self.decision.actions and (repaired := self._repaired()) is not None:
+            yield repaired
+        judged = self.look.capture.digest if self.look.capture else None
+        for snapshot in restore_candidates(self.look.snapshots):
+            if snapshot.digest != judged:  # else a new schema, or parser, has made a good state a bad one
+                fill = partial(self._fill_from, snapshot)
+                yield Cure(HealAction.RESTORE, fill, snapshot.digest, snapshot.shape, snapshot)
+
+    def is_any(self) -> bool:
+        """Whether there is a cure whose bytes can be had now."""
+        with self.ws.store.staging() as staging:
+            for cure in self:
+                staged = staging.create()
+                try:
+                    if cure.fill(staged):
+                        return True
+                finally:
+                    staged.discard()
+        return False
+
+    def _fill_from(self, snapshot: Snapshot, staged: StagedFile) -> bool:
+        try:
+            whole = self.ws.store.copy_into(snapshot, staged)
+        except OSError as error:
+            if error.errno not in _UNREADABLE:
+                raise
+            self.failure = self.failure or error
+            return False
+        if whole and self.look.result is not None and self.look.result.grade is Grade.INVALID:
+            return check(Path(staged.path), self.look.rule.check).grade is not Grade.INVALID
+        return whole
+
+    def _repaired(self) -> Cure | None:
+        """The bytes with their damage repaired, if there is exactly one way to, and the result passes its check."""
+        caught, rule = self.look.capture, self.look.rule
+        if caught is None or caught.signature.size_bytes > _READING_MAX_BYTES:
+            return None
+        data = caught.content if isinstance(caught.content, bytes) else Path(caught.content.path).read_bytes()
+        reading = sole_reading(data, parser=rule.check.parser)
+        if reading is None:
+            return None
+        result = check(reading.data, rule.check)
+        if result.grade is not Grade.GOOD or result.shape is None:
+            return None
+        good = next((s.shape for s in self.look.snapshots if s.grade is Grade.GOOD), None)
+        if good is not None and find_collapse(result.shape, good, suspect_thresholds(rule)):
+            return None
+        return Cure(HealAction.REPAIR, partial(_write, reading.data), "", result.shape, explanation=reading.explanation)
+
+
+def _write(data: bytes, staged: StagedFile) -> bool:
+    staged.write(data)
+    return True

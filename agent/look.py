@@ -1,0 +1,217 @@
+"""One look at one data file: capture, check, decide.  Nothing is changed by it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from agent.checks import check
+from agent.config import FileRule
+from agent.core.decide import Circumstances, Decision, LeaveAlone, LeftWhy, decide, decide_missing, is_mass_absence
+from agent.core.guard import find_collapse
+from agent.core.model import CheckResult, FileState, Grade, Snapshot
+from agent.core.settle import Due
+from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
+from agent.disk.staging import StagingFolder
+from agent.outcome import Ending, Outcome
+from agent.workspace import Workspace, suspect_thresholds
+
+
+@dataclass(slots=True)
+class Look:
+    """One file on its way through the pipeline; `outcome` ends it."""
+
+    due: Due
+    rule: FileRule
+    past: FileState | None
+    snapshots: Sequence[Snapshot] = ()
+    capture: Capture | None = None
+    result: CheckResult | None = None
+    decision: Decision | None = None
+    state: FileState | None = None
+    published: Snapshot | None = None
+    thinned_count: int = 0
+    outcome: Outcome | None = None
+
+    @property
+    def rel(self) -> str:
+        return self.due.rel
+
+    def end(self, ending: Ending, **details: object) -> None:
+        was = self.past.grade if self.past else None
+        self.outcome = Outcome(
+            self.rel, ending, was=was, state=self.state, thinned_count=self.thinned_count, **details  # type: ignore[arg-type]  # fields of Outcome
+        )  # fmt: skip
+
+    def is_news(self, grade: Grade) -> bool:
+        """Whether this grade of these bytes was not told before."""
+        past = self.past
+        if past is None or past.grade is not grade:
+            return True
+        return self.capture is not None and past.digest != self.capture.digest
+
+
+class Looker:
+    """Looks at the files of one workspace."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self._ws = ws
+
+    def look(self, root_fd: int, staging: StagingFolder, due: Due, *, at_gate: bool, locked: bool) -> Look:
+        """Return what was seen of a file and what is to be done; the caller discards its capture."""
+        look = Look(due, self._ws.config.rule_for(due.rel), self._ws.catalog.file(due.rel))
+        if not locked:
+            look.end(Ending.BUSY, is_news=False)
+            return look
+        try:
+            caught = self._capture(root_fd, staging, due, at_gate=at_gate)
+            if isinstance(caught, NotCaptured):
+                self._end_missed(look, caught)
+            else:
+                look.capture = caught
+                self._judge(look, at_gate=at_gate)
+        except FileNotFoundError:
+            self._decide_missing(root_fd, look, at_gate=at_gate)
+        except OSError as error:
+            self.set_state(look, Grade.UNREADABLE)
+            look.end(Ending.UNREADABLE, error=error, is_news=look.is_news(Grade.UNREADABLE))
+        return look
+
+    def _capture(self, root_fd: int, staging: StagingFolder, due: Due, *, at_gate: bool) -> Capture | NotCaptured:
+        watch = self._ws.config.watch
+        return capture(
+            root_fd,
+            due.rel,
+            private=staging,
+            max_bytes=watch.max_file_size_bytes,
+            now_ns=self._now_ns(),
+            still_ns=int(watch.debounce_s * 1e9),
+            past_writers=at_gate or self._is_overdue(due),
+        )
+
+    def _is_overdue(self, due: Due) -> bool:
+        return self._ws.clock.monotonic() - due.first_at >= self._ws.config.watch.max_delay_s
+
+    def _judge(self, look: Look, *, at_gate: bool) -> None:
+        ws, caught = self._ws, look.capture
+        assert caught is not None
+        look.snapshots = ws.catalog.snapshots(look.rel)
+        look.result = self._grade(look, caught)
+        if look.result.grade is Grade.UNREADABLE:
+            self.set_state(look, Grade.UNREADABLE)
+            look.end(Ending.UNREADABLE, problems=look.result.problems, is_news=look.is_news(Grade.UNREADABLE))
+            return
+        still_ns = int(ws.config.watch.debounce_s * 1e9)
+        fresh = is_fresh(caught.signature.ctime_ns, now_ns=self._now_ns(), still_ns=still_ns)
+        at = Circumstances(
+            ws.clock.utc(),
+            quiet=(look.due.quiet or at_gate) and not fresh and not caught.beside_writer,
+            at_gate=at_gate,
+            overdue=self._is_overdue(look.due),
+            beside_writer=caught.beside_writer,
+        )
+        policy = ws.heal_policy(look.rule)
+        look.decision = decide(look.result.grade, caught.digest, look.past, look.snapshots, policy, at)
+
+    def _grade(self, look: Look, caught: Capture) -> CheckResult:
+        """Return the check's result, made suspect where the state collapsed against the last good one."""
+        result = check(caught.source, look.rule.check)
+        newest_good = next((s for s in look.snapshots if s.grade is Grade.GOOD), None)
+        if newest_good is None or result.grade not in (Grade.GOOD, Grade.SUSPECT):
+            return result
+        if newest_good.digest == caught.digest:
+            return replace(result, grade=Grade.GOOD)  # accepted before, whatever it looks like
+        if result.grade is Grade.GOOD and result.shape and newest_good.shape:
+            problems = find_collapse(result.shape, newest_good.shape, suspect_thresholds(look.rule))
+            if problems:
+                return replace(result, grade=Grade.SUSPECT, problems=problems)
+        return result
+
+    def _decide_missing(self, root_fd: int, look: Look, *, at_gate: bool) -> None:
+        """A file that is gone is missing once it was gone for longer than an atomic replace takes."""
+        ws, past = self._ws, look.past
+        if past is None and not look.rule.required:
+            look.end(Ending.FORGOTTEN)
+            return
+        waited_s = ws.clock.monotonic() - look.due.first_at
+        told = past is not None and past.grade is Grade.MISSING
+        if not told and not at_gate and waited_s < ws.config.recovery.missing_grace_s:
+            look.end(Ending.WAITING, grade=Grade.MISSING)
+            return
+        look.snapshots = ws.catalog.snapshots(look.rel)
+        at = Circumstances(ws.clock.utc(), quiet=True, at_gate=at_gate)
+        mass = self._is_mass_absence(root_fd)
+        look.decision = decide_missing(past, look.snapshots, ws.heal_policy(look.rule), at, mass=mass)
+
+    def _is_mass_absence(self, root_fd: int) -> bool:
+        """Whether most of the files went at once, or the folder is not the one that held them.
+
+        Asks the disk about every known file: rare enough to be exact.  Files that went one by one before do not count.
+        """
+        known = absent = 0
+        for page in self._ws.catalog.file_pages():
+            for state in page:
+                if state.grade is Grade.MISSING and not state.is_mass_loss:
+                    continue
+                known += 1
+                absent += not _is_there(root_fd, state.rel)
+        return is_mass_absence(absent, known) or not self._ws.is_known_root(root_fd)
+
+    def _end_missed(self, look: Look, missed: NotCaptured) -> None:
+        if missed.why in (Miss.BUSY, Miss.CHANGED):
+            ending = Ending.BUSY if missed.why is Miss.BUSY else Ending.CHANGED
+            detail = "overdue" if self._is_overdue(look.due) else ""
+            look.end(ending, lease_broken=missed.lease_broken, detail=detail)
+            return
+        if look.past is not None:
+            self.set_state(look, Grade.UNREADABLE)  # it was a data file once: its last good state grows old
+        look.end(Ending.SKIPPED, grade=Grade.UNREADABLE, detail=missed.why.value)
+
+    def set_state(self, look: Look, grade: Grade) -> None:
+        """Note what was seen.  The outline of the last good state and its times stay through every damage."""
+        now, past, caught = self._ws.clock.utc(), look.past, look.capture
+        state = past or FileState(look.rel, grade, now)
+        state = replace(state, grade=grade, since=state.since if past and past.grade is grade else now)
+        if caught is not None:
+            state = replace(
+                state, signature=caught.signature, digest=caught.digest, ownership=caught.ownership, mode=caught.mode
+            )
+        why = look.decision.why if isinstance(look.decision, LeaveAlone) else None
+        if grade is Grade.GOOD:
+            shape = look.result.shape if look.result else None
+            newest = next((s.taken_at for s in look.snapshots if s.grade is Grade.GOOD), None)
+            state = replace(
+                state, last_good_at=now, last_snapshot_at=newest, shape=shape, gave_up=False, is_mass_loss=False
+            )
+        elif grade is Grade.UNREADABLE:
+            state = replace(state, signature=None)
+        else:
+            gave_up, is_mass_loss = why is LeftWhy.GAVE_UP, why is LeftWhy.MASS
+            state = replace(state, gave_up=gave_up or state.gave_up, is_mass_loss=is_mass_loss)
+        look.state = state
+
+    def _now_ns(self) -> int:
+        return int(self._ws.clock.utc().timestamp() * 1e9)
+
+
+def _is_there(root_fd: int, rel: str) -> bool:
+    try:
+        os.stat(rel, dir_fd=root_fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # an error is not an absence
+    return True
+
+
+@contextmanager
+def one_look(ws: Workspace, rel: str, *, at_gate: bool) -> Iterator[tuple[int, Look]]:
+    """Lend a fresh look at `rel` under its lock, and the descriptor of the data folder; for whoever acts on it."""
+    with ws.data_root() as root_fd, ws.locks.session() as locks, ws.store.staging() as staging:
+        due = Due(rel, quiet=True, first_at=ws.clock.monotonic())
+        look = Looker(ws).look(root_fd, staging, due, at_gate=at_gate, locked=locks.take(rel))
+        try:
+            yield root_fd, look
+        finally:
+            if look.capture is not None:
+                look.capture.discard()
