@@ -1,6 +1,7 @@
 """What may be put in the place of a damaged file, best first: its own bytes repaired, then its restore points."""
 
 import errno
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -91,7 +92,9 @@ class Cures:
         good = next((s.shape for s in self.look.snapshots if s.grade is Grade.GOOD), None)
         if good is not None and find_collapse(result.shape, good, suspect_thresholds(rule)):
             return None
-        return Cure(HealAction.REPAIR, partial(_write, reading.data), "", result.shape, explanation=reading.explanation)
+        digest = hashlib.sha256(reading.data).hexdigest()
+        fill = partial(_write, reading.data)
+        return Cure(HealAction.REPAIR, fill, digest, result.shape, explanation=reading.explanation)
 
 
 def _write(data: bytes, staged: StagedFile) -> bool:

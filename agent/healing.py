@@ -17,6 +17,7 @@ from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome
 from agent.pipeline import Pipeline
 from agent.putback import Displaced, Judged, PutBack, keep_copy, keep_late_write, put_back
+from agent.recover import adopt_unknown
 from agent.rotation import bound_aside
 from agent.workspace import Workspace
 
@@ -93,6 +94,9 @@ class Healer:
         cures = Cures(self._ws, look, decision)
         try:
             used = self._first_that_works(root_fd, look.rel, cures, judged)
+            if used is None and adopt_unknown(self._ws).adopted:  # someone else may have put copies there
+                look.snapshots = self._ws.catalog.snapshots(look.rel)
+                used = self._first_that_works(root_fd, look.rel, cures, judged)
             if used is None and cures.failure is not None:
                 return replace(seen, error=cures.failure)
             if used is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agent.core.settle import Due
 from agent.outcome import Outcome
 
-_THREADS = 3
+_SLOW_LANES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class Lanes:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="lane")
+        self._quick = ThreadPoolExecutor(1, thread_name_prefix="quick-lane")
+        self._slow = ThreadPoolExecutor(_SLOW_LANES, thread_name_prefix="slow-lane")
         self._jobs: list[Job] = []
 
     @property
@@ -58,7 +59,7 @@ class Lanes:
         heal: bool = False,
     ) -> None:
         """Begin a job; the loop is woken when it is done."""
-        future = self._pool.submit(work)
+        future = (self._quick if quick else self._slow).submit(work)
         self._jobs.append(Job(tuple(dues), now, future, quick, heal))
         future.add_done_callback(lambda _: self._wake())
 
@@ -75,4 +76,5 @@ class Lanes:
         yield from self.landed()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True)
+        for pool in (self._quick, self._slow):
+            pool.shutdown(wait=True)

@@ -178,6 +178,8 @@ class Looker:
             )
         why = look.decision.why if isinstance(look.decision, LeaveAlone) else None
         if grade is Grade.GOOD:
+            if past is not None and past.digest != state.digest:  # a good state of the bot's own ends a row of heals
+                state = replace(state, heals=0, healed_at=None, healed_grade=None)
             shape = look.result.shape if look.result else None
             newest = next((s.taken_at for s in look.snapshots if s.grade is Grade.GOOD), None)
             state = replace(

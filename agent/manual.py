@@ -78,7 +78,7 @@ def restore_chosen(ws: Workspace, pipeline: Pipeline, rel: str, chosen: Chosen, 
         return replace(seen, ending=Ending.HEALED, quarantined=done.kept_as, state=_stand(ws, look, chosen))
 
 
-def accept_live(ws: Workspace, pipeline: Pipeline, rel: str) -> Outcome:
+def accept_live(ws: Workspace, rel: str) -> Outcome:
     """Make the suspect state that `rel` shows a good one, the newest; a missing file is forgotten.
 
     The endings: PUBLISHED; UNCHANGED, it is good already; FORGOTTEN, its snapshots are kept; BUSY or CHANGED, try

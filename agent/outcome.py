@@ -30,6 +30,11 @@ class Ending(StrEnum):
 RETRIED = frozenset({Ending.UNREADABLE, Ending.REFUSED, Ending.HEAL_FAILED})
 """Endings that are tried again with a growing pause."""
 
+SETTLED = frozenset(
+    {Ending.PUBLISHED, Ending.UNCHANGED, Ending.HELD, Ending.LEFT, Ending.SKIPPED, Ending.HEALED, Ending.FORGOTTEN}
+)
+"""Endings after which nothing is tried again."""
+
 SOON = frozenset({Ending.WAITING, Ending.BUSY, Ending.CHANGED, Ending.RACED})
 """Endings that are looked at again after the debounce."""
 

@@ -168,6 +168,13 @@ class _Unknown:
     is_ahead: bool  # its name bears a time to come
 
 
+def adopt_unknown(ws: Workspace) -> Recovered:
+    """Copies that lie in the folder and are not in the catalog are in it now; return them and what was passed over."""
+    done = Recovered()
+    _adopt_unknown(ws, done)
+    return done
+
+
 def _adopt_unknown(ws: Workspace, done: Recovered) -> None:
     """Copies that the catalog does not know are in it now, with the grade that journal or check gives them."""
     told = _read_journal(ws)

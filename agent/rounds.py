@@ -21,10 +21,10 @@ from agent.lanes import Job, Lanes
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import Operation, WatchEvent
-from agent.outcome import RETRIED, SOON, Ending, Outcome
+from agent.outcome import RETRIED, SETTLED, SOON, Ending, Outcome
 from agent.pipeline import Pipeline
 from agent.record import Recorder, error_fields
-from agent.recover import forget_vanished
+from agent.recover import adopt_unknown, forget_vanished
 from agent.rescan import Findings, Rescan
 from agent.scrape import Scrape
 from agent.workspace import Clock, Workspace
@@ -54,12 +54,13 @@ class Rounds:
         *,
         wake: Callable[[], None],
         reopen: Callable[[], None],
+        progress: Callable[[], None],
     ) -> None:
         self._ws, self._metrics, self._announce, self._recorder = ws, metrics, announce, recorder
         self._reopen_folder = reopen
         self._clock: Clock = ws.clock
         self._log = get_logger()
-        self.pipeline = Pipeline(ws)
+        self.pipeline = Pipeline(ws, progress)
         self.healer = Healer(ws, self.pipeline)
         self.lanes = Lanes(wake)
         self.settler = Settler(self._config.watch.debounce_s, self._config.watch.max_delay_s)
@@ -120,6 +121,9 @@ class Rounds:
         self.scrape.limit_labels()
         self.rescan.recheck(rel for rel in self.rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
         self._next_rescan = self._clock.monotonic()
+        self.watcher.stop()
+        if not self.polls_by_config:
+            self.watcher.start()  # other folders may hold data files now
 
     # events and jobs
 
@@ -220,7 +224,8 @@ class Rounds:
         if outcome.ending in RETRIED:
             self.settler.retry(due.rel, at=now + self._backoff.next_s(due.rel), first_at=None)
             return
-        self._backoff.reset(due.rel)
+        if outcome.ending in SETTLED:
+            self._backoff.reset(due.rel)
         self._absent.discard(due.rel)
         if outcome.ending in SOON:
             if outcome.grade is Grade.MISSING:
@@ -326,14 +331,15 @@ class Rounds:
         self._mind_backup_dir()
         try:
             gone = forget_vanished(self._ws)
+            if gone:
+                self._announce.vanished(gone)
+                self._announce.recovered(adopt_unknown(self._ws), None)  # what is there instead may serve
         except FAILURES as error:
             self._metrics.io_errors.inc(Operation.CATALOG)
             self._log.error("audit_failed", **error_fields(error))
             gone = []
-        if gone:
-            self._announce.vanished(gone)
-            for rel in {s.rel for s in gone if self._config.is_data_file(s.rel)}:
-                self.settler.note(rel, began)
+        for rel in {s.rel for s in gone if self._config.is_data_file(s.rel)}:
+            self.settler.note(rel, began)
         self._next_audit = began + self._audit_pace.after(self._clock.monotonic() - began)
 
     # the end

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -21,16 +22,18 @@ from agent.gate import Gate
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.notify import STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
-from agent.outcome import Outcome
 from agent.record import Recorder, error_fields
 from agent.recover import mark_clean, recover
 from agent.rounds import FAILURES, Rounds
+from agent.wake import Wake
 from agent.workspace import Clock, Workspace
 
 _ROOT_LOOK_S = 1.0
 _LOCK_WAIT_S = 10.0
+_LOCK_AGAIN_S = 0.1
 _PROBE_LIMIT_S = 2.0
 _EXTEND_S = 30.0
+_LOOK_LIMIT_S = 180.0  # no single look takes longer: a check in a child has a limit below it
 _COALESCE_S = 0.02  # the events of one write come together
 _STUCK_S = 600.0  # a job that runs for this long is hung: the watchdog may act
 _OPENING = "opening"  # the back-off key of everything before the first round
@@ -40,15 +43,26 @@ _FIXED_KEYS = ("data_dir", "backup_dir", "temp_dir", "state_dir")
 class Service:
     """Guards one data folder until it is told to stop."""
 
-    def __init__(self, config: Config, reload: Callable[[], Config], metrics: Metrics, clock: Clock) -> None:
-        self._config, self._reload, self._metrics, self._clock = config, reload, metrics, clock
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        reload: Callable[[], Config],
+        apply: Callable[[Config], None],
+    ) -> None:
+        """`reload` reads the config anew; `apply` is told of one that has been taken over."""
+        self._config, self._metrics, self._clock = config, metrics, clock
+        self._reload, self._apply = reload, apply
         self._log = get_logger()
         self._recorder = Recorder(metrics)
         self._announce = Announcer(metrics, self._recorder, config.data_dir)
-        self._wake = threading.Event()
+        self._wake = Wake()
         self._stop_asked = self._reload_asked = False
         self._not_ready: str | None = "starting"
         self._backoff = BackOff()
+        self._patience_asked_at = clock.monotonic()
 
     def readiness(self) -> str | None:
         """Return None while the agent is ready, else why not."""
@@ -69,7 +83,13 @@ class Service:
         try:
             self._recover()
             self._rounds = Rounds(
-                self._ws, self._metrics, self._announce, self._recorder, wake=self._wake.set, reopen=self._reopen
+                self._ws,
+                self._metrics,
+                self._announce,
+                self._recorder,
+                wake=self._wake.set,
+                reopen=self._reopen,
+                progress=self._be_patient,
             )
             try:
                 self._start()
@@ -101,6 +121,13 @@ class Service:
             self._wake.clear()
             self._wake.wait(seconds)
 
+    def _be_patient(self) -> None:
+        """Called after each look: until the gate is passed, the service manager knows that it goes on."""
+        now = self._clock.monotonic()
+        if self._not_ready is not None and now - self._patience_asked_at > 1:
+            self._patience_asked_at = now
+            notify(extend_timeout(_LOOK_LIMIT_S))
+
     # the start
 
     def _await_data_dir(self) -> bool:
@@ -119,21 +146,41 @@ class Service:
         Raises:
             AgentError: another agent works here, or the folder is of a newer format.
         """
-        patience = self._clock.monotonic() + _LOCK_WAIT_S
         while not self._stop_asked:
             try:
-                self._ws = Workspace.open(self._config, self._clock)
-                self._lock = DaemonLock(self._config.state_dir)
-                self._lock.take()
-                return True
-            except LockHeldError:
-                if self._clock.monotonic() > patience:  # a command may hold it for a moment
-                    raise
-                self._pause(0.1, "waiting for the lock")
-            except (OSError, sqlite3.Error) as error:
+                self._take_lock()
+            except OSError as error:
                 self._log.error("workspace_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))
                 self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
+                continue
+            try:
+                self._ws = Workspace.open(self._config, self._clock)
+                return True
+            except (OSError, sqlite3.Error) as error:
+                self._lock.release()
+                self._log.error("workspace_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))
+                self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
+            except AgentError:
+                self._lock.release()
+                raise
         return False
+
+    def _take_lock(self) -> None:
+        """The folder is ours alone; a command may hold the lock for a moment.
+
+        Raises:
+            LockHeldError: another agent works here.
+        """
+        patience = self._clock.monotonic() + _LOCK_WAIT_S
+        while True:
+            self._lock = DaemonLock(self._config.state_dir)
+            try:
+                self._lock.take()
+                return
+            except LockHeldError:
+                if self._clock.monotonic() > patience or self._stop_asked:
+                    raise
+                time.sleep(_LOCK_AGAIN_S)
 
     def _recover(self) -> None:
         """Finish what a crash cut short; the catalog agrees with the folder."""
@@ -148,11 +195,12 @@ class Service:
 
     def _reopen(self) -> None:
         """Catalog and lock are those of the folder that is there now."""
+        not_ready = self._not_ready
         self._ws.reopen_catalog()
         self._lock.release()
-        self._lock = DaemonLock(self._config.state_dir)
-        self._lock.take()
+        self._take_lock()
         self._recover()
+        self._not_ready = not_ready
 
     def _start(self) -> None:
         """Listen, pass the gate, announce readiness."""
@@ -177,22 +225,17 @@ class Service:
     def _pass_gate(self) -> None:
         """Every file is looked at and healed, or waits to be; errors are waited out."""
         rounds = self._rounds
-        began = told_at = self._clock.monotonic()
+        began = self._clock.monotonic()
         why = "checking the data files"
-
-        def tell(outcome: Outcome) -> None:
-            nonlocal told_at
-            rounds.learn(outcome)
-            if (now := self._clock.monotonic()) - told_at > 1:
-                told_at = now
-                notify(extend_timeout(_EXTEND_S), status(why))
 
         def pause(seconds: float) -> None:
             self._pause(seconds, why)
 
         pause(0)
         while not self._stop_asked:
-            gate = Gate(self._ws, rounds.pipeline, rounds.healer, rounds.rescan, tell, pause, lambda: self._stop_asked)
+            gate = Gate(
+                self._ws, rounds.pipeline, rounds.healer, rounds.rescan, rounds.learn, pause, lambda: self._stop_asked
+            )
             try:
                 findings = gate.run()
             except (OSError, sqlite3.Error) as error:
@@ -227,7 +270,7 @@ class Service:
                 notify(WATCHDOG)
             idle_s = self._rounds.idle_s()
             if self._wake.wait(min(idle_s, watchdog_s or idle_s)) and not self._stop_asked:
-                threading.Event().wait(_COALESCE_S)
+                time.sleep(_COALESCE_S)
 
     def _reload_config(self) -> None:
         notify(reloading())
@@ -241,6 +284,9 @@ class Service:
             old, self._config = self._config, config
             self._ws.adopt_config(config)
             self._rounds.adopt_config(old)
+            self._apply(config)
+            if config.metrics.listen != old.metrics.listen:
+                self._log.warning("restart_needed", key="metrics.listen", hint="it takes effect at the next start")
         self._announce.reloaded(problems, at=self._clock.utc().timestamp())
         self._announce.ready(len(self._rounds.rescan))
 

@@ -305,7 +305,7 @@ def test_what_the_daemon_never_uses_is_not_loaded() -> None:
     script = (
         "import sys, agent.logs, agent.metrics, agent.web, agent.notify\n"
         "print(*{'asyncio', 'rich', 'ssl', 'http.server', 'urllib.request', 'email', 'wsgiref'} & sys.modules.keys())\n"
-        "import asyncio, rich.console, prometheus_client, prometheus_client.exposition\n"
+        "import asyncio, prometheus_client, prometheus_client.exposition\n"
         "assert asyncio.run and prometheus_client.Counter and prometheus_client.generate_latest\n"
     )
 

@@ -4,16 +4,18 @@ import re
 
 from agent.core.json_text import Document, first_token, read_document
 
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_STRING = rb'"[^"\\]*+(?:(?>\\.[^"\\]*+))*+"'
 
 
 def _inside(levels: int) -> bytes:
     """Return the pattern of what may stand between brackets, which may hold others to `levels` below."""
     nested = rb"|[\[{]" + _inside(levels - 1) + rb"[\]}]" if levels else b""
-    return rb'(?:[^"\[\]{}]++|' + _STRING + nested + rb")*+"
+    return rb'(?:(?>[^"\[\]{}]++|' + _STRING + nested + rb"))*+"
 
 
-_member = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb"|[\[{]" + _inside(3) + rb"[\]}])*+([,\]}])", re.DOTALL).match
+_member = re.compile(
+    rb'(?:(?>[^"\[\]{},]++|' + _STRING + rb"|[\[{]" + _inside(3) + rb"[\]}]))*+([,\]}])", re.DOTALL
+).match
 
 
 def count_members(text: bytes | memoryview) -> int:

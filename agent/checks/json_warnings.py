@@ -23,7 +23,7 @@ _integer = re.compile(rb"[0-9]++(?=[ \t\n\r]*+(?:[,\]}]|\Z))").match
 _before_member = re.compile(rb"[:,\[][ \t\n\r]*+-?\Z").search
 # Passes over everything up to an escaped half of a surrogate pair; an escaped backslash takes its successor along.
 _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_up_to_lone_surrogate = re.compile(rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|" + _PAIR + rb")*+").match
+_up_to_lone_surrogate = re.compile(rb"(?:(?>[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|" + _PAIR + rb"))*+").match
 
 
 def find_warnings(text: bytes | memoryview) -> tuple[Problem, ...]:

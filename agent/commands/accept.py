@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     ended: list[Outcome] = []
     with open_session(args) as session:
         for rel in resolve_files(session, args.files):
-            ended.append(session.until_settled(lambda rel=rel: accept_live(session.ws, session.pipeline, rel)))  # type: ignore[misc]  # bound now
+            ended.append(session.until_settled(lambda rel=rel: accept_live(session.ws, rel)))  # type: ignore[misc]  # bound now
     if args.json:
         print_json([_as_json(outcome) for outcome in ended])
     else:

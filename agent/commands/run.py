@@ -32,16 +32,16 @@ def run(args: argparse.Namespace) -> int:
 
     config = load()
     metrics = Metrics(__version__)
-    configure_logs(config.log.format, config.log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc)
+
+    def apply(config: Config) -> None:
+        log = config.log
+        configure_logs(log.format, log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc)
+
+    apply(config)
     if args.config is None:
         os.makedirs(config.data_dir, exist_ok=True)
 
-    def reload() -> Config:
-        fresh = load()
-        configure_logs(fresh.log.format, fresh.log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc)
-        return fresh
-
-    service = Service(config, reload, metrics, SystemClock())
+    service = Service(config, metrics, SystemClock(), reload=load, apply=apply)
     web = _serve(config, metrics, service)
     try:
         return service.run()

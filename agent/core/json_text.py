@@ -13,10 +13,12 @@ from agent.core.problem import ProblemKind
 
 WHITESPACE = b" \t\n\r"
 
+# Before Python 3.11.5 a possessive group keeps what its last, failed round had taken (gh-106052); an atomic group
+# inside it gives that back.
 _WS = rb"[ \t\n\r]*+"
-_OPEN_STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+'
+_OPEN_STRING = rb'"[^"\\\x00-\x1f]*+(?:(?>\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+))*+'
 _STRING = _OPEN_STRING + rb'"'
-_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
+_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:(?>\.[0-9]++))?+(?:(?>[eE][+-]?[0-9]++))?+"
 _SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
 _CONSTANT = rb"NaN|-?Infinity"
 
@@ -33,15 +35,15 @@ _OBJECT, _ARRAY = ord("{"), ord("[")
 
 # Whole stretches of plain members are swallowed at once: most of a document, several times faster.
 _plain_members = {
-    _OBJECT: re.compile(rb"(?:" + _WS + _STRING + _WS + rb":" + _WS + _SCALAR + _WS + rb",)*+").match,
-    _ARRAY: re.compile(rb"(?:" + _WS + _SCALAR + _WS + rb",)*+").match,
+    _OBJECT: re.compile(rb"(?:(?>" + _WS + _STRING + _WS + rb":" + _WS + _SCALAR + _WS + rb",))*+").match,
+    _ARRAY: re.compile(rb"(?:(?>" + _WS + _SCALAR + _WS + rb",))*+").match,
 }
 # In the root, members are counted: by their commas, in stretches that have no other commas.
 _SIMPLE_STRING = rb'"[^"\\,\x00-\x1f]*+"'
 _SIMPLE = _WS + rb"(?:" + _SIMPLE_STRING + rb"|" + _NUMBER + rb"|true|false|null)" + _WS + rb","
 _counted_members = {
-    _OBJECT: re.compile(rb"(?:" + _WS + _SIMPLE_STRING + _WS + rb":" + _SIMPLE + rb"){0,4096}+").match,
-    _ARRAY: re.compile(rb"(?:" + _SIMPLE + rb"){0,4096}+").match,
+    _OBJECT: re.compile(rb"(?:(?>" + _WS + _SIMPLE_STRING + _WS + rb":" + _SIMPLE + rb")){0,4096}+").match,
+    _ARRAY: re.compile(rb"(?:(?>" + _SIMPLE + rb")){0,4096}+").match,
 }
 _CLOSER = {_OBJECT: ord("}"), _ARRAY: ord("]")}
 _COMMA, _QUOTE = ord(","), ord('"')

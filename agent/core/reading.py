@@ -15,7 +15,7 @@ from agent.core.model import Parser
 from agent.core.problem import ProblemKind
 
 _CLOSERS = {"object": b"}", "array": b"]"}
-_bracket_or_string = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL).finditer
+_bracket_or_string = re.compile(rb'"(?:(?>[^"\\]|\\.))*+"|[\[\]{}]', re.DOTALL).finditer
 # What an older version may have had just before a cut, up to the cut: every kind of token, cut anywhere.
 _CUT_STRINGS = (b'"', b'"\\')
 _CUT_VALUES = (b"", b"1", b"1e", b"t", b"tr", b"tru", b"f", b"fa", b"fal", b"fals", b"n", b"nu", b"nul")
