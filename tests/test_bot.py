@@ -1,0 +1,162 @@
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from bench import DAMAGE, USERS, Bench, document, python
+
+from agent.bot import BotCommandError, BotRun, bot_stopped, start_if_left_stopped
+from agent.config.model import Bot
+from agent.outcome import Ending
+
+
+class Told:
+    """Commands that note their call; either may be told to fail."""
+
+    def __init__(self, base: Path, *, stop: str = "", start: str = "", timeout_s: float = 20.0) -> None:
+        self.path = base / "calls"
+        note = f"open({str(self.path)!r}, 'a').write('%s ');"
+        self.bot = Bot(
+            stop=tuple(python(note % "stop" + stop)), start=tuple(python(note % "start" + start)), timeout_s=timeout_s
+        )
+        self.marker = base / "bot_stopped"
+
+    def calls(self) -> list[str]:
+        return self.path.read_text().split() if self.path.exists() else []
+
+
+def test_bot_is_down_in_the_block_and_started_after_it(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+
+    with bot_stopped(told.bot, str(tmp_path)) as run:
+        inside = (told.calls(), told.marker.exists())
+
+    assert inside == (["stop"], True)
+    assert told.calls() == ["stop", "start"]
+    assert run.start_error is None
+    assert not told.marker.exists()
+
+
+def test_bot_that_cannot_be_stopped_is_started_again_and_the_block_not_entered(tmp_path: Path) -> None:
+    told = Told(tmp_path, stop="raise SystemExit(5)")
+    entered = False
+
+    with pytest.raises(BotCommandError, match="code 5"), bot_stopped(told.bot, str(tmp_path)):
+        entered = True
+
+    assert not entered
+    assert told.calls() == ["stop", "start"]
+
+
+def test_bot_is_started_after_an_error_in_the_block(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+
+    with pytest.raises(OSError, match="no space"), bot_stopped(told.bot, str(tmp_path)):
+        raise OSError("no space")
+
+    assert told.calls() == ["stop", "start"]
+
+
+@pytest.mark.parametrize("stop", ["", "raise SystemExit(5)"])
+def test_failing_start_is_told_and_left_for_the_next_start(tmp_path: Path, stop: str) -> None:
+    told, run = Told(tmp_path, stop=stop, start="raise SystemExit(3)"), BotRun()
+
+    try:
+        with bot_stopped(told.bot, str(tmp_path), run):
+            pass
+    except BotCommandError:
+        assert stop
+
+    assert "bot.start ended with code 3" in str(run.start_error)
+    assert told.marker.exists()
+
+
+def test_command_that_hangs_is_given_up(tmp_path: Path) -> None:
+    told = Told(tmp_path, stop="import time; time.sleep(60)", timeout_s=0.5)
+
+    with pytest.raises(BotCommandError, match="did not end within"), bot_stopped(told.bot, str(tmp_path)):
+        pass
+
+
+def test_command_that_does_not_exist_names_the_key(tmp_path: Path) -> None:
+    bot = Bot(stop=("/nonexistent/stop",), start=("true",), timeout_s=5)
+
+    with pytest.raises(BotCommandError, match=r"bot\.stop cannot be run"), bot_stopped(bot, str(tmp_path)):
+        pass
+
+
+def test_start_that_leaves_a_process_behind_has_ended(tmp_path: Path) -> None:
+    """A bot in the background inherits what the script had open: waiting for its end would never end."""
+    told = Told(
+        tmp_path, start="import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3)'])"
+    )
+    began = time.monotonic()
+
+    with bot_stopped(told.bot, str(tmp_path)) as run:
+        pass
+
+    assert run.start_error is None
+    assert time.monotonic() - began < 3
+
+
+def test_bot_left_stopped_by_a_killed_agent_is_started_once(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.marker.touch()
+
+    assert start_if_left_stopped(told.bot, str(tmp_path)) is None
+    assert start_if_left_stopped(told.bot, str(tmp_path)) is None
+    assert told.calls() == ["start"]
+
+
+def test_agent_without_a_bot_runs_nothing(tmp_path: Path) -> None:
+    with bot_stopped(None, str(tmp_path)) as run:
+        pass
+
+    assert run.start_error is None
+    assert os.listdir(tmp_path) == []
+
+
+def bot_settings(told: Told) -> str:
+    return f"bot: {json.dumps({'stop': list(told.bot.stop), 'start': list(told.bot.start)})}"
+
+
+def test_heal_keeps_in_mind_that_the_bot_did_not_start(tmp_path: Path) -> None:
+    told = Told(tmp_path, start=f"import os; raise SystemExit(0 if os.path.exists({str(tmp_path / 'well')!r}) else 1)")
+    bench = Bench(tmp_path, bot_settings(told))
+    bench.protect(document(1))
+    bench.damage()
+
+    outcome = bench.healer.heal([USERS], at_gate=False)[0]
+
+    assert outcome.ending is Ending.HEALED
+    assert bench.healer.bot_error is not None
+    (tmp_path / "well").touch()
+    bench.healer.start_bot()
+    assert bench.healer.bot_error is None
+    assert told.calls() == ["stop", "start", "start"]
+
+
+def test_file_is_not_healed_under_a_bot_that_does_not_stop(tmp_path: Path) -> None:
+    told = Told(tmp_path, stop="raise SystemExit(1)")
+    bench = Bench(tmp_path, bot_settings(told))
+    bench.protect(document(1))
+    bench.damage()
+
+    outcome = bench.healer.heal([USERS], at_gate=False)[0]
+
+    assert outcome.ending is Ending.HEAL_FAILED
+    assert isinstance(outcome.error, BotCommandError)
+    assert (bench.data / USERS).read_bytes() == DAMAGE
+
+
+def test_gate_never_stops_the_bot(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    bench = Bench(tmp_path, bot_settings(told))
+    bench.protect(document(1))
+    bench.damage()
+
+    outcome = bench.healer.heal([USERS], at_gate=True)[0]
+
+    assert outcome.ending is Ending.HEALED
+    assert told.calls() == []

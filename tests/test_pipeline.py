@@ -1,0 +1,194 @@
+import os
+from pathlib import Path
+
+import pytest
+from bench import DAMAGE, USERS, Bench, document
+
+from agent.core.decide import LeftWhy
+from agent.core.errors import SpaceBudgetError
+from agent.core.model import Grade, HealAction
+from agent.outcome import Ending
+
+REQUIRED = "files: [{path: users.json, required: true}]"
+
+
+def test_good_change_is_published_and_the_same_bytes_again_are_not(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+
+    again = bench.look()[0]
+
+    assert again.ending is Ending.UNCHANGED
+    assert bench.stored() == [document(1)]
+
+
+def test_damage_changes_nothing_until_it_is_healed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+
+    outcome = bench.damage()
+
+    assert (outcome.ending, outcome.grade, outcome.attempt) == (Ending.DAMAGED, Grade.CORRUPT, 1)
+    assert (bench.data / USERS).read_bytes() == DAMAGE
+    assert bench.stored() == [document(1)]
+
+
+def test_fresh_damage_is_waited_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+    (bench.data / USERS).write_bytes(DAMAGE)
+    bench.clock.now = type(bench.clock)().now
+
+    assert bench.look()[0].ending is Ending.WAITING
+
+
+def test_collapse_is_kept_aside_and_never_a_restore_point(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+    bench.write(b"{}")
+
+    outcome = bench.look()[0]
+
+    assert outcome.ending is Ending.HELD
+    assert bench.stored(grade=Grade.SUSPECT) == [b"{}"]
+    bench.damage()
+    healed = bench.healer.heal([USERS], at_gate=True)[0]
+    assert healed.ending is Ending.HEALED
+    assert (bench.data / USERS).read_bytes() == document(1)
+
+
+def test_file_that_was_never_good_is_kept_and_left(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    outcome = bench.damage()
+
+    assert (outcome.ending, outcome.left_why) == (Ending.LEFT, LeftWhy.NEVER_GOOD)
+    assert bench.stored(grade=Grade.CORRUPT) == [DAMAGE]
+
+
+def test_unreadable_file_is_told_once_as_news_and_holds_its_snapshots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+    real = os.read
+
+    def fail(fd: int, size: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(USERS):
+            raise OSError(5, "Input/output error")
+        return real(fd, size)
+
+    bench.write(document(2))
+    monkeypatch.setattr(os, "read", fail)
+    first, second = bench.look()[0], bench.look()[0]
+    monkeypatch.undo()
+
+    assert [first.ending, second.ending] == [Ending.UNREADABLE] * 2
+    assert [first.is_news, second.is_news] == [True, False]
+    assert bench.stored() == [document(1)]
+    assert bench.look()[0].ending is Ending.PUBLISHED
+
+
+def test_clock_that_steps_back_never_makes_a_snapshot_older(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    before = bench.protect(document(1))
+    bench.clock.jump(-7200)
+
+    after = bench.protect(document(2))
+
+    assert after.taken_at > before.taken_at
+    assert bench.stored() == [document(2), document(1)]
+
+
+def test_absence_shorter_than_the_grace_is_waited_out(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, REQUIRED)
+    bench.protect(document(1))
+    (bench.data / USERS).unlink()
+
+    outcome = bench.look()[0]
+
+    assert (outcome.ending, outcome.grade) == (Ending.WAITING, Grade.MISSING)
+
+
+def test_required_file_that_is_gone_is_healed_and_another_is_left(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, REQUIRED)
+    for rel in (USERS, "bank.json", "shop.json", "pets.json", "more.json"):
+        bench.protect(document(1), rel)
+
+    gone, bank = bench.lose(USERS, "bank.json")
+
+    assert gone.ending is Ending.DAMAGED
+    assert (bank.ending, bank.left_why) == (Ending.LEFT, LeftWhy.POLICY)
+    healed = bench.healer.heal([USERS], at_gate=False)[0]
+    assert (healed.ending, healed.action) == (Ending.HEALED, HealAction.RESTORE)
+    assert (bench.data / USERS).read_bytes() == document(1)
+
+
+def test_mass_absence_is_left_even_where_files_are_required(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, REQUIRED)
+    rels = [USERS, "bank.json", "shop.json", "pets.json"]
+    for rel in rels:
+        bench.protect(document(1), rel)
+
+    outcomes = bench.lose(*rels)
+
+    assert {o.left_why for o in outcomes} == {LeftWhy.MASS}
+
+
+def test_files_that_went_one_by_one_long_ago_are_no_mass_absence(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, REQUIRED)
+    retired = [f"old{n}.json" for n in range(6)]
+    for rel in [USERS, *retired]:
+        bench.protect(document(1), rel)
+    for rel in retired:
+        bench.lose(rel)
+        bench.clock.advance(86_400)
+
+    assert bench.lose(USERS)[0].ending is Ending.DAMAGED
+
+
+def test_budget_counts_what_the_same_batch_needs(tmp_path: Path) -> None:
+    size = len(document(10, 100))
+    bench = Bench(tmp_path, f"backup: {{max_total_size: {size * 3}B}}")
+    rels = [f"f{n}.json" for n in range(8)]
+    for rel in rels:
+        bench.write(document(10, 100), rel)
+
+    outcomes = bench.look(*rels)
+
+    assert [o.ending for o in outcomes].count(Ending.PUBLISHED) == 3
+    refused = [o for o in outcomes if o.ending is Ending.REFUSED]
+    assert len(refused) == 5
+    assert all(isinstance(o.error, SpaceBudgetError) for o in refused)
+
+
+def test_file_that_turned_into_a_link_is_no_longer_good(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+    secret = tmp_path / "secret"
+    secret.write_bytes(b'{"token": 1}')
+    (bench.data / USERS).unlink()
+    os.symlink(secret, bench.data / USERS)
+
+    outcome = bench.look()[0]
+
+    assert (outcome.ending, outcome.detail) == (Ending.SKIPPED, "symlink")
+    assert bench.ws.catalog.file(USERS).grade is Grade.UNREADABLE  # type: ignore[union-attr]
+    assert bench.stored() == [document(1)]
+
+
+def test_store_that_cannot_write_refuses_and_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+    bench.write(document(2))
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused = bench.look()[0]
+    monkeypatch.undo()
+
+    assert refused.ending is Ending.REFUSED
+    assert bench.stored() == [document(1)]
+    assert bench.look()[0].ending is Ending.PUBLISHED
