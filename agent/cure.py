@@ -2,21 +2,25 @@
 
 import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from agent.checks import check
+from agent.checks.schema_errors import schema_errors
 from agent.core.decide import Heal, restore_candidates
 from agent.core.guard import find_collapse
+from agent.core.json_patch import explain
 from agent.core.model import Grade, HealAction, Shape, Snapshot
 from agent.core.reading import sole_reading
+from agent.core.repair import repair_fields
 from agent.disk.staging import StagedFile
 from agent.look import Look
 from agent.workspace import Workspace, suspect_thresholds
 
-_READING_MAX_BYTES = 64 * 1024 * 1024
+_REPAIR_MAX_BYTES = 64 * 1024 * 1024
+_CHANGES_SHOWN = 5
 _UNREADABLE = (errno.EIO, errno.EACCES, errno.EBADMSG, errno.ESTALE)
 
 
@@ -30,6 +34,7 @@ class Cure:
     shape: Shape | None
     snapshot: Snapshot | None = None
     explanation: str = ""
+    patch: bytes = b""  # what a repair of fields changed (RFC 6902)
 
 
 @dataclass(slots=True)
@@ -79,22 +84,53 @@ class Cures:
 
     def _repaired(self) -> Cure | None:
         """The bytes with their damage repaired, if there is exactly one way to, and the result passes its check."""
-        caught, rule = self.look.capture, self.look.rule
-        if caught is None or caught.signature.size_bytes > _READING_MAX_BYTES:
+        caught, grade = self.look.capture, self.look.result.grade if self.look.result else None
+        if caught is None or caught.signature.size_bytes > _REPAIR_MAX_BYTES:
             return None
         data = caught.content if isinstance(caught.content, bytes) else Path(caught.content.path).read_bytes()
-        reading = sole_reading(data, parser=rule.check.parser)
-        if reading is None:
+        if grade is Grade.CORRUPT:
+            reading = sole_reading(data, parser=self.look.rule.check.parser)
+            return self._checked(reading.data, reading.explanation) if reading else None
+        schema = self.look.rule.check.schema
+        if grade is not Grade.INVALID or schema is None:
             return None
-        result = check(reading.data, rule.check)
+        mended = repair_fields(
+            data, schema, self._restore_point(), find_errors=lambda text: schema_errors(text, schema)
+        )
+        return self._checked(mended.data, _told(explain(mended.changes)), mended.patch) if mended else None
+
+    def _checked(self, data: bytes, explanation: str, patch: bytes = b"") -> Cure | None:
+        """The repaired bytes as a cure, unless they fail their check or have collapsed against the last good state."""
+        rule = self.look.rule
+        result = check(data, rule.check)
         if result.grade is not Grade.GOOD or result.shape is None:
             return None
         good = next((s.shape for s in self.look.snapshots if s.grade is Grade.GOOD), None)
         if good is not None and find_collapse(result.shape, good, suspect_thresholds(rule)):
             return None
-        digest = hashlib.sha256(reading.data).hexdigest()
-        fill = partial(_write, reading.data)
-        return Cure(HealAction.REPAIR, fill, digest, result.shape, explanation=reading.explanation)
+        digest = hashlib.sha256(data).hexdigest()
+        return Cure(
+            HealAction.REPAIR, partial(_write, data), digest, result.shape, explanation=explanation, patch=patch
+        )
+
+    def _restore_point(self) -> bytes | None:
+        """The bytes of the newest good snapshot that is whole, where single values may be taken from."""
+        with self.ws.store.staging() as staging:
+            for snapshot in restore_candidates(self.look.snapshots):
+                if snapshot.size_bytes > _REPAIR_MAX_BYTES:
+                    continue
+                staged = staging.create()
+                try:
+                    if self.ws.store.copy_into(snapshot, staged):
+                        return Path(staged.path).read_bytes()
+                finally:
+                    staged.discard()
+        return None
+
+
+def _told(changes: Sequence[str]) -> str:
+    more = len(changes) - _CHANGES_SHOWN
+    return "; ".join(changes[:_CHANGES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _write(data: bytes, staged: StagedFile) -> bool:

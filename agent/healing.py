@@ -114,6 +114,8 @@ class Healer:
             return replace(how, ending=Ending.RACED)
         how = replace(how, ending=Ending.HEALED, state=self._note(look, cure, decision, at_gate))
         try:
+            if cure.patch and done.kept_as is not None:
+                self._ws.store.attach_patch(done.kept_as, cure.patch)
             bound_aside(self._ws, look.rel)
         except OSError as error:
             return replace(how, rotation_error=error)

@@ -28,6 +28,7 @@ _CLEAN = "clean"
 _FOLDER = "backup_inode"
 _NOT_SNAPSHOTS = (".agent", "_migration")
 _CLOCK_SLACK = timedelta(days=1)
+_ON_ITS_WAY = timedelta(hours=1)
 _JOURNAL_SPARE_BYTES = 1024 * 1024
 _JOURNAL_BYTES_PER_SNAPSHOT = 1000
 
@@ -177,7 +178,7 @@ def adopt_unknown(ws: Workspace) -> Recovered:
 
 def _adopt_unknown(ws: Workspace, done: Recovered) -> None:
     """Copies that the catalog does not know are in it now, with the grade that journal or check gives them."""
-    told = _read_journal(ws)
+    told = _tell(ws.journal.read())
     unknown = sorted(_find_unknown(ws, told), key=lambda u: (u.rel, u.taken_at, u.name))
     for rel, group in groupby(unknown, key=lambda u: u.rel):
         good = ws.catalog.newest(rel, Grade.GOOD)
@@ -235,10 +236,10 @@ def _owner_and_time(
     return foreign if foreign is not None else (None, None)
 
 
-def _read_journal(ws: Workspace) -> dict[str, dict[str, object]]:
+def _tell(records: Iterator[dict[str, object]]) -> dict[str, dict[str, object]]:
     """Return what the journal tells of each copy, by its present name."""
     told: dict[str, dict[str, object]] = {}
-    for record in ws.journal.read():
+    for record in records:
         name = str(record.get("name"))
         match record.get("op"):
             case "publish":
@@ -330,11 +331,19 @@ def _private_copy(ws: Workspace, name: str, staging: StagingFolder) -> StagedFil
 
 
 def _compact_journal(ws: Workspace) -> None:
-    """The journal tells of the copies that are there, and of nothing else."""
-    snapshots = list(ws.catalog.all_snapshots())
-    if ws.journal.size_bytes() < _JOURNAL_BYTES_PER_SNAPSHOT * len(snapshots):
+    """The journal tells of the copies that are there, or that may be on their way, and of nothing else."""
+    count = sum(ws.catalog.count_snapshots()[0].values())
+    if ws.journal.size_bytes() < _JOURNAL_BYTES_PER_SNAPSHOT * count:
         return
-    ws.journal.replace([_record_of(s) for s in snapshots])
+    fresh = ws.clock.utc() - _ON_ITS_WAY
+
+    def shorten(records: Iterator[dict[str, object]]) -> list[dict[str, object]]:
+        told = _tell(records)
+        known = {s.name: _record_of(s) for s in ws.catalog.all_snapshots()}
+        young = {name: told[name] for name in told if (p := parse_name(name)) is not None and p.taken_at > fresh}
+        return [*(young | known).values()]
+
+    ws.journal.rewrite(shorten)
 
 
 def _record_of(s: Snapshot) -> dict[str, object]:

@@ -7,6 +7,7 @@ from functools import cache
 from agent.core.budget import Candidate, plan_thinning
 from agent.core.model import FileState, Grade, Reason, Snapshot
 from agent.core.retention import RetentionPlan, plan_bounded, plan_retention
+from agent.disk.store import PATCH_SUFFIX
 from agent.workspace import HELD_GRADES, Workspace
 
 
@@ -62,6 +63,8 @@ def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
     for snapshot in snapshots:
         try:
             ws.store.delete([snapshot.name])
+            if snapshot.grade is Grade.INVALID:
+                ws.store.delete([snapshot.name + PATCH_SUFFIX])
             gone.append(snapshot)
         except OSError as error:
             failure = failure or error

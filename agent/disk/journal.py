@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent.disk.atomic import rename_over, write_all
 from agent.disk.staging import StagingFolder, open_root
@@ -67,14 +67,14 @@ class Journal:
         except FileNotFoundError:
             return 0
 
-    def replace(self, records: Sequence[Record]) -> None:
-        """The journal holds just `records`; old or new is there at every instant."""
+    def rewrite(self, shorten: Callable[[Iterator[dict[str, object]]], Sequence[Record]]) -> None:
+        """The journal holds what `shorten` makes of its records; old or new is there at every instant."""
         old = self._open_for_append()  # its lock keeps appenders out until the new one has the name
         try:
             with StagingFolder(self._folder) as folder:
                 staged = folder.create()
                 try:
-                    for record in records:
+                    for record in shorten(self.read()):
                         staged.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
                     os.fsync(staged.fd)
                     rename_over(folder.fd, staged.name, folder.fd, JOURNAL_NAME)

@@ -23,6 +23,7 @@ from agent.disk.codec import Compression, is_damage, open_reader, open_writer
 from agent.disk.journal import Journal
 from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
 
+PATCH_SUFFIX = ".patch"  # beside a damaged original: what its repair changed
 STAGING_BELOW = ".agent/staging"
 _SHELVES = {Grade.GOOD: Kind.BACKUP, Grade.SUSPECT: Kind.SUSPECT}
 
@@ -234,6 +235,21 @@ class Store:
             os.close(root_fd)
 
     # delete, accept
+
+    def attach_patch(self, name: str, patch: bytes) -> None:
+        """What a repair changed lies beside the damaged original `name`, as `<name>.patch`, durably."""
+        with self.staging() as staging, ExitStack() as open_folders:
+            staged = staging.create()
+            try:
+                staged.write(patch)
+                os.fsync(staged.fd)
+                root_fd = open_root(self.path)
+                open_folders.callback(os.close, root_fd)
+                folder_fd, base = open_folders.enter_context(parent_beneath(root_fd, name))
+                rename_new(staging.fd, staged.name, folder_fd, base + PATCH_SUFFIX)
+                os.fsync(folder_fd)
+            finally:
+                staged.discard()
 
     def delete(self, names: Iterable[str]) -> None:
         """The copies are gone; one that was gone before is no error."""

@@ -150,7 +150,7 @@ def test_new_journal_outlives_a_power_cut_with_its_name(state: Path, monkeypatch
 def test_replaced_journal_holds_just_the_new_records(state: Path) -> None:
     append(state, 1, 2, 3)
 
-    Journal(str(state)).replace([{"n": 7}])
+    Journal(str(state)).rewrite(lambda _: [{"n": 7}])
 
     assert records(state) == [7]
     assert os.listdir(state) == [JOURNAL_NAME]
@@ -168,7 +168,7 @@ def test_replacement_that_fails_leaves_the_old_one_and_no_other_file(
     with monkeypatch.context() as broken:
         broken.setattr(os, step, fails)
         with pytest.raises(OSError, match="full"):
-            Journal(str(state)).replace([{"n": 7}])
+            Journal(str(state)).rewrite(lambda _: [{"n": 7}])
 
     assert records(state) == [1, 2]
     assert os.listdir(state) == [JOURNAL_NAME]
@@ -189,7 +189,7 @@ def test_appender_that_waited_for_a_replacement_writes_to_the_new_file(
 
     monkeypatch.setattr(journal_module, "rename_over", rename_while_another_waits)
 
-    Journal(str(state)).replace([{"n": 7}])
+    Journal(str(state)).rewrite(lambda _: [{"n": 7}])
     waiting.join(30)
 
     assert records(state) == [7, 2]
@@ -210,7 +210,7 @@ def test_two_processes_and_replacements_lose_no_record(state: Path) -> None:
     told: set[object] = set()
     while any(process.poll() is None for process in appenders):
         told.update(records(state))
-        Journal(str(state)).replace([])  # whoever is mid-append writes before or after, never into a lost file
+        Journal(str(state)).rewrite(lambda _: [])  # whoever is mid-append writes before or after, never into a lost file
     told.update(records(state))
 
     assert all(process.returncode == 0 for process in appenders)
