@@ -19,6 +19,10 @@ class Findings:
     skipped: list[Skipped] = field(default_factory=list)
     files: int = 0
 
+    def hidden(self) -> tuple[str, ...]:
+        """Return what the walk could not look into: the beginnings of all rels there, each with a slash after it."""
+        return tuple(f"{s.rel}/" if s.rel else "" for s in self.skipped if s.hides_files)
+
 
 class Rescan:
     """Compares walks with what is known; one small number in memory per data file."""
@@ -70,14 +74,13 @@ class Rescan:
                 met.add(entry.rel)
                 if before != _fingerprint(entry.signature):
                     findings.changed.append(entry.rel)
-            findings.missing = list(self._gone(met, findings.skipped))
+            findings.missing = list(self._gone(met, findings.hidden()))
             if not findings.missing:
                 self._ws.know_root(root_fd)
         return findings
 
-    def _gone(self, met: set[str], skipped: list[Skipped]) -> Iterator[str]:
+    def _gone(self, met: set[str], hiding: tuple[str, ...]) -> Iterator[str]:
         """The known files that were not met, but for those an unreadable folder may hide."""
-        hiding = tuple(f"{s.rel}/" if s.rel else "" for s in skipped if s.hides_files)
         required = (rel for rel in self._ws.config.named_files() if self._ws.config.rule_for(rel).required)
         for rel in dict.fromkeys([*self._known, *required]):
             if rel not in met and not f"{rel}/".startswith(hiding) and self._ws.config.is_data_file(rel):

@@ -319,6 +319,7 @@ class Rounds:
         now = self._clock.utc()
         self._announce.walk(findings, took_s=took_s, at=now.timestamp())
         self.scrape.walked_at = now
+        self.scrape.hidden = findings.hidden()
         self.scrape.overflow_count = self.watcher.health().overflow_count
 
     def _set_root(self, *, up: bool) -> None:

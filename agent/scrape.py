@@ -18,6 +18,7 @@ class Scrape:
     ) -> None:
         self._ws, self._metrics, self._pending, self._is_pending = ws, metrics, pending, is_pending
         self.walked_at: datetime | None = None  # the end of the last whole rescan
+        self.hidden: tuple[str, ...] = ()  # what that rescan could not look into, each with a slash after it
         self.overflow_count = 0
         self._overflows_told = 0
         self.limit_labels()
@@ -51,7 +52,8 @@ class Scrape:
         """A good file that the last rescan found unchanged was good then."""
         if state.grade is not Grade.GOOD or state.last_good_at is None or self.walked_at is None:
             return state.last_good_at
-        return state.last_good_at if self._is_pending(state.rel) else max(state.last_good_at, self.walked_at)
+        unseen = self._is_pending(state.rel) or f"{state.rel}/".startswith(self.hidden)
+        return state.last_good_at if unseen else max(state.last_good_at, self.walked_at)
 
 
 def _unix(moment: datetime | None) -> float | None:

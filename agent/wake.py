@@ -6,6 +6,7 @@ the middle of a wait, could find taken for ever.
 
 import os
 import select
+from contextlib import suppress
 
 
 class Wake:
@@ -17,15 +18,14 @@ class Wake:
         self._poll.register(self._fd, select.POLLIN)
 
     def set(self) -> None:
-        """The present wait, or the next one, ends at once."""
-        os.eventfd_write(self._fd, 1)
+        """The present wait, or the next one, ends at once.  It never raises: a signal handler rings it too."""
+        with suppress(OSError):
+            os.eventfd_write(self._fd, 1)
 
     def clear(self) -> None:
         """What was rung so far is taken notice of."""
-        try:
+        with suppress(OSError):
             os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return
 
     def wait(self, seconds: float) -> bool:
         """Wait to be woken, for `seconds` at most; return whether it was."""

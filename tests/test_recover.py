@@ -1,0 +1,148 @@
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from bench import DAMAGE, USERS, Bench, document
+
+from agent.core.model import Grade
+from agent.outcome import Ending
+from agent.recover import Recovered, forget_vanished, mark_clean, recover
+
+
+def restart(bench: Bench, *, catalog: bool = True, journal: bool = True) -> Recovered:
+    """The agent was killed; catalog and journal may be lost."""
+    bench.ws.close()
+    if not catalog:
+        for path in (bench.backups / ".agent").glob("catalog.sqlite3*"):
+            path.unlink()
+    if not journal:
+        (bench.backups / ".agent/journal.jsonl").unlink()
+    bench.open()
+    return recover(bench.ws)
+
+
+def grades(bench: Bench) -> dict[str, Grade]:
+    return {s.name: s.grade for s in bench.ws.catalog.snapshots(USERS)}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Two good snapshots and a suspect one."""
+    bench = Bench(tmp_path)
+    recover(bench.ws)
+    bench.protect(document(1))
+    bench.protect(document(2))
+    bench.write(b"{}")
+    bench.look()
+    return bench
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_lost_catalog_is_made_anew_from_files_and_journal(bench: Bench, journal: bool) -> None:
+    before = grades(bench)
+
+    restart(bench, catalog=False, journal=journal)
+
+    assert grades(bench) == before
+
+
+def test_pin_survives_the_loss_of_the_catalog(bench: Bench) -> None:
+    name = next(name for name, grade in grades(bench).items() if grade is Grade.GOOD)
+    bench.ws.store.pin(name, pinned=True)
+    bench.ws.catalog.pin(name, pinned=True)
+
+    restart(bench, catalog=False)
+
+    assert [s.name for s in bench.ws.catalog.snapshots(USERS) if s.pinned] == [name]
+
+
+def test_vanished_snapshot_is_forgotten_and_told(bench: Bench) -> None:
+    victim = bench.ws.catalog.newest(USERS, Grade.GOOD)
+    assert victim is not None
+    (bench.backups / victim.name).unlink()
+
+    assert [s.name for s in forget_vanished(bench.ws)] == [victim.name]
+    assert bench.ws.catalog.snapshot_named(victim.name) is None
+
+
+def test_snapshots_that_cannot_be_seen_have_not_vanished(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error is not an absence: they were once forgotten for it."""
+    before = grades(bench)
+
+    def fail(path: str) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "lstat", fail)
+    with pytest.raises(PermissionError):
+        forget_vanished(bench.ws)
+    monkeypatch.undo()
+
+    assert grades(bench) == before
+
+
+def test_temporary_files_of_a_killed_agent_are_gone(bench: Bench) -> None:
+    staging = bench.backups / ".agent/staging"
+    (staging / "backup-agent-0011223344556677.part.tmp").write_bytes(b"half")
+    (bench.data / "temp").mkdir()
+    (bench.data / "temp/temp_of_the_bot.json.tmp").write_bytes(b"mine")
+
+    restart(bench)
+
+    assert list(staging.iterdir()) == []
+    assert (bench.data / "temp/temp_of_the_bot.json.tmp").exists()
+
+
+def test_clean_end_makes_the_next_start_trust_the_catalog(bench: Bench) -> None:
+    mark_clean(bench.ws)
+    shutil.copy(
+        bench.backups / bench.ws.catalog.snapshots(USERS)[1].name,
+        bench.backups / "users_backup_2024-01-01T12-00-00-000Z.json",
+    )
+
+    assert restart(bench).adopted == []
+
+
+OLD = {
+    "users_backup_2024-01-01T12-00-00-000Z.json": (document(1), Grade.GOOD),
+    "users_backup_1704196800000.json": (document(2), Grade.GOOD),
+    "users_backup_2024-01-03T12-00-00-000Z.json": (DAMAGE, Grade.CORRUPT),
+    "users_backup_2024-01-04T12-00-00-000Z.json": (b"{}", Grade.SUSPECT),
+    "users_backup_2024-01-05T12-00-00-000Z.json": (b"", Grade.CORRUPT),
+}
+
+
+def test_backups_of_an_older_system_are_graded_and_used(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for name, (data, _) in OLD.items():
+        (bench.backups / name).write_bytes(data)
+
+    recover(bench.ws)
+
+    assert grades(bench) == {name: grade for name, (_, grade) in OLD.items()}
+    bench.damage()
+    assert bench.healer.heal([USERS], at_gate=True)[0].ending is Ending.HEALED
+    assert (bench.data / USERS).read_bytes() == document(2)
+    assert all((bench.backups / name).read_bytes() == data for name, (data, _) in OLD.items())
+
+
+def test_planted_backup_of_a_time_to_come_is_no_restore_point(bench: Bench) -> None:
+    planted = "users_backup_2099-01-01T00-00-00-000Z.json"
+    (bench.backups / planted).write_bytes(document(666))
+
+    restart(bench, catalog=False)
+
+    assert grades(bench)[planted] is Grade.SUSPECT
+    assert all(s.taken_at < datetime(2090, 1, 1, tzinfo=UTC) for s in bench.ws.catalog.snapshots(USERS))
+    assert bench.protect(document(3)).taken_at < datetime(2090, 1, 1, tzinfo=UTC)
+
+
+def test_journal_full_of_garbage_costs_only_what_it_told(bench: Bench) -> None:
+    before = grades(bench)
+    with (bench.backups / ".agent/journal.jsonl").open("ab") as journal:
+        journal.write(b'\x00\xff{\n[]\n{"op":"swap","folder":"/etc","staged":"passwd","rel":"../x"}\n{"op":"publish"')
+
+    restart(bench, catalog=False)
+
+    assert grades(bench) == before
