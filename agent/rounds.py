@@ -272,7 +272,6 @@ class Rounds:
         if not self.polls_by_config:
             self.watcher.restart_if_needed()
         self._announce.watcher(self.watcher.health(), polls_by_config=self.polls_by_config)
-        self._mind_backup_dir()
         try:
             findings = self.rescan.walk()
         except (FileNotFoundError, NotADirectoryError):
@@ -293,6 +292,7 @@ class Rounds:
         took_s = self._clock.monotonic() - began
         self.tell_walk(findings, took_s)
         self._next_rescan = began + self._walk_pause_s(took_s)
+        self._mind_backup_dir()  # only now: making a backup folder must not make the data folder it lies in
 
     def _mind_backup_dir(self) -> None:
         """A backup folder that was replaced is opened anew; late writes into displaced files are kept in it."""
@@ -329,7 +329,6 @@ class Rounds:
     def _audit(self) -> None:
         """Compare catalog and backup folder: others may delete there.  A file whose copies went is looked at again."""
         began = self._clock.monotonic()
-        self._mind_backup_dir()
         try:
             gone = forget_vanished(self._ws)
             if gone:

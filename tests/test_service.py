@@ -1,0 +1,171 @@
+"""The rounds of the daemon with a clock that is told and a watcher that sees nothing: rescans find every change."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bench import DAMAGE, USERS, Bench, document
+
+from agent.announce import Announcer
+from agent.metrics import Metrics
+from agent.record import Recorder
+from agent.recover import recover
+from agent.rounds import Rounds
+
+POLLING = "watch: {mode: polling}"
+
+
+class Days:
+    """The rounds of one bench; `pass_s` lets time go by as the loop would see it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        recover(bench.ws)
+        metrics = Metrics("1")
+        recorder = Recorder(metrics)
+        announce = Announcer(metrics, recorder, str(bench.data))
+        self.reopened = 0
+        self.rounds = Rounds(
+            bench.ws, metrics, announce, recorder, wake=lambda: None, reopen=self._reopen, progress=lambda: None
+        )
+
+    def _reopen(self) -> None:
+        self.reopened += 1
+        self.bench.ws.reopen_catalog()
+        recover(self.bench.ws)
+
+    def pass_s(self, seconds: float, step_s: float = 1.0) -> None:
+        for _ in range(int(seconds / step_s)):
+            self.bench.clock.advance(step_s)
+            self.rounds.once()
+            self.rounds.land(list(self.rounds.lanes.finish()))
+
+    def close(self) -> None:
+        self.rounds.lanes.close()
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> Iterator[Days]:
+    days = Days(Bench(tmp_path, POLLING + "\nfiles: [{path: users.json, required: true}]"))
+    yield days
+    days.close()
+
+
+def test_change_is_found_and_protected(days: Days) -> None:
+    days.bench.write(document(1))
+
+    days.pass_s(60)
+
+    assert days.bench.stored() == [document(1)]
+
+
+def test_damage_is_healed(days: Days) -> None:
+    days.bench.write(document(1))
+    days.pass_s(60)
+    days.bench.write(DAMAGE)
+
+    days.pass_s(60)
+
+    assert (days.bench.data / USERS).read_bytes() == document(1)
+
+
+def test_required_file_is_back_after_its_grace(days: Days) -> None:
+    days.bench.write(document(1))
+    days.pass_s(60)
+    (days.bench.data / USERS).unlink()
+
+    days.pass_s(60)
+
+    assert (days.bench.data / USERS).read_bytes() == document(1)
+
+
+def test_folder_that_went_and_came_back_is_guarded_again(days: Days) -> None:
+    bench = days.bench
+    bench.write(document(1))
+    days.pass_s(60)
+    os.rename(bench.data, bench.base / "away")
+    days.pass_s(60)
+    assert not bench.data.exists()
+
+    os.rename(bench.base / "away", bench.data)
+    bench.write(document(2))
+    days.pass_s(60)
+
+    assert bench.stored() == [document(2), document(1)]
+
+
+def test_refused_snapshot_is_tried_again_with_growing_pauses(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, tries = days.bench, 0
+
+    def full(fd: int) -> None:
+        nonlocal tries
+        tries += 1
+        raise OSError(28, "No space left on device")
+
+    bench.write(document(1))
+    monkeypatch.setattr(os, "fsync", full)
+    days.pass_s(300)
+    monkeypatch.undo()
+    assert 5 <= tries <= 60
+
+    days.pass_s(90)
+    assert bench.stored() == [document(1)]
+
+
+def test_backup_folder_that_was_deleted_is_made_and_filled_again(days: Days) -> None:
+    bench = days.bench
+    bench.write(document(1))
+    days.pass_s(60)
+    shutil.rmtree(bench.backups)
+
+    days.pass_s(120)
+
+    assert days.reopened == 1
+    assert bench.stored() == [document(1)]
+
+
+def test_backup_folder_that_cannot_be_opened_does_not_end_the_rounds(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = days.bench
+    bench.write(document(1))
+    days.pass_s(60)
+    shutil.rmtree(bench.backups)
+    bench.backups.write_bytes(b"no folder")
+    days.pass_s(60)
+
+    bench.backups.unlink()
+    days.pass_s(180)
+
+    assert bench.stored() == [document(1)]
+
+
+def test_bot_that_does_not_start_is_started_later(tmp_path: Path) -> None:
+    well = tmp_path / "well"
+    start = f"[sh, -c, 'echo start >> {tmp_path}/calls; test -e {well}']"
+    days = Days(Bench(tmp_path, f"{POLLING}\nbot: {{stop: ['true'], start: {start}}}"))
+    days.bench.write(document(1))
+    days.pass_s(60)
+    days.bench.write(DAMAGE)
+    days.pass_s(60)
+    failed = len((tmp_path / "calls").read_text().split())
+    assert 2 <= failed < 10
+
+    well.touch()
+    days.pass_s(300)
+    days.close()
+
+    assert len((tmp_path / "calls").read_text().split()) == failed + 1
+
+
+def test_last_snapshots_take_what_is_pending_and_what_no_event_told(days: Days) -> None:
+    bench = days.bench
+    bench.write(document(1))
+    bench.write(document(2), "bank.json")
+
+    days.rounds.last_snapshots()
+
+    assert bench.stored() == [document(1)]
+    assert bench.stored("bank.json") == [document(2)]
