@@ -23,7 +23,9 @@ _PROBLEMS_SHOWN = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = {
     LeftWhy.NEVER_GOOD: "no good state of it was ever seen: mend it by hand",
-    LeftWhy.POLICY: "the config says alert; restore it with `backup-agent restore {file}`",
+    LeftWhy.POLICY: (
+        "the config says alert: `backup-agent restore {file}`, or `backup-agent accept {file}` if it was meant to go"
+    ),
     LeftWhy.GAVE_UP: (
         "the bot writes the damage back from its memory: stop the bot, run `backup-agent restore {file}`, start it;"
         " or set bot.stop and bot.start"

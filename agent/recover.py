@@ -4,7 +4,7 @@ Files and journal are the truth; the catalog is their index.  The same way adopt
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -44,8 +44,11 @@ class Recovered:
     failures: list[tuple[str, Exception]] = field(default_factory=list)  # what was passed over, and why
 
 
-def recover(ws: Workspace) -> Recovered:
-    """Sweep leftovers, finish deletions, and after a crash or a loss make the catalog agree with the folder."""
+def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovered:
+    """Sweep leftovers, finish deletions, and after a crash or a loss make the catalog agree with the folder.
+
+    `go_on` is asked between the copies; after a no the rest is left to the next start.
+    """
     done = Recovered()
     _sweep(ws, done)
     try:
@@ -55,9 +58,9 @@ def recover(ws: Workspace) -> Recovered:
     was_clean = ws.catalog_was_lost is None and ws.catalog.note(_CLEAN) == "yes"
     ws.catalog.set_note_durably(_CLEAN, "no")  # before anything is published that the catalog might lose
     if not was_clean:
-        reconcile(ws, done)
+        reconcile(ws, done, go_on)
     ws.catalog_was_lost = None
-    ws.is_doubtful = False
+    ws.is_doubtful = not go_on()
     if ws.journal.size_bytes() > _JOURNAL_SPARE_BYTES:
         _compact_journal(ws)
     return done
@@ -69,14 +72,14 @@ def mark_clean(ws: Workspace) -> None:
         ws.catalog.set_note_durably(_CLEAN, "yes")
 
 
-def reconcile(ws: Workspace, done: Recovered) -> None:
+def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None:
     """Every copy in the folder is in the catalog, and every one in the catalog is in the folder."""
     try:
         done.vanished += forget_vanished(ws)
     except BackupFolderReplacedError as error:
         done.failures.append((ws.store.path, error))
         return
-    _adopt_unknown(ws, done)
+    _adopt_unknown(ws, done, go_on)
 
 
 def forget_vanished(ws: Workspace) -> list[Snapshot]:
@@ -172,11 +175,11 @@ class _Unknown:
 def adopt_unknown(ws: Workspace) -> Recovered:
     """Copies that lie in the folder and are not in the catalog are in it now; return them and what was passed over."""
     done = Recovered()
-    _adopt_unknown(ws, done)
+    _adopt_unknown(ws, done, lambda: True)
     return done
 
 
-def _adopt_unknown(ws: Workspace, done: Recovered) -> None:
+def _adopt_unknown(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None:
     """Copies that the catalog does not know are in it now, with the grade that journal or check gives them."""
     told = _tell(ws.journal.read())
     unknown = sorted(_find_unknown(ws, told), key=lambda u: (u.rel, u.taken_at, u.name))
@@ -184,6 +187,8 @@ def _adopt_unknown(ws: Workspace, done: Recovered) -> None:
         good = ws.catalog.newest(rel, Grade.GOOD)
         reference = good.shape if good else None
         for found in group:
+            if not go_on():
+                return
             try:
                 snapshot = _told_snapshot(found, told) or _checked_snapshot(ws, found, reference)
             except OSError as error:

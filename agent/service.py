@@ -21,7 +21,7 @@ from agent.disk.lock import DaemonLock
 from agent.gate import Gate
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.notify import STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
+from agent.notify import READY, STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
 from agent.record import Recorder, error_fields
 from agent.recover import mark_clean, recover
 from agent.rounds import FAILURES, Rounds
@@ -32,7 +32,6 @@ _ROOT_LOOK_S = 1.0
 _LOCK_WAIT_S = 10.0
 _LOCK_AGAIN_S = 0.1
 _PROBE_LIMIT_S = 2.0
-_EXTEND_S = 30.0
 _LOOK_LIMIT_S = 180.0  # no single look takes longer: a check in a child has a limit below it
 _COALESCE_S = 0.02  # the events of one write come together
 _STUCK_S = 600.0  # a job that runs for this long is hung: the watchdog may act
@@ -114,12 +113,20 @@ class Service:
         self._wake.set()
 
     def _pause(self, seconds: float, why: str) -> None:
-        """Wait, but not beyond a stop, and ask the service manager for patience."""
+        """Wait, but not beyond a stop.
+
+        No patience is asked of the service manager for it: what waits for us need not wait for a broken disk.
+        """
         self._not_ready = why
-        notify(extend_timeout(_EXTEND_S + seconds), status(why))
+        notify(status(why))
         if not self._stop_asked:
             self._wake.clear()
             self._wake.wait(seconds)
+
+    def _goes_on(self) -> bool:
+        """Called by long work between its steps: whether it may go on."""
+        self._be_patient()
+        return not self._stop_asked
 
     def _be_patient(self) -> None:
         """Called after each look: until the gate is passed, the service manager knows that it goes on."""
@@ -134,6 +141,7 @@ class Service:
         """Wait until the data folder is there; False when told to stop before."""
         while not os.path.isdir(self._config.data_dir):
             self._announce.root(up=False)
+            notify(READY)  # there is nothing to check: a bot that makes the folder must not wait for us
             self._pause(_ROOT_LOOK_S, f"waiting for {self._config.data_dir}")
             if self._stop_asked:
                 return False
@@ -187,7 +195,7 @@ class Service:
         while not self._stop_asked:
             lost = self._ws.catalog_was_lost
             try:
-                self._announce.recovered(recover(self._ws), lost)
+                self._announce.recovered(recover(self._ws, self._goes_on), lost)
                 return
             except (OSError, sqlite3.Error) as error:
                 self._log.error("recovery_failed", **error_fields(error))
@@ -231,6 +239,7 @@ class Service:
         def pause(seconds: float) -> None:
             self._pause(seconds, why)
 
+        self._be_patient()
         pause(0)
         while not self._stop_asked:
             gate = Gate(

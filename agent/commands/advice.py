@@ -20,6 +20,7 @@ _BY_GRADE = {
 
 def next_step(outcome: Outcome) -> str:
     """Return the one next step; empty where there is none."""
-    if outcome.left_why in _BY_REASON:
+    never_there = outcome.grade is Grade.MISSING and outcome.left_why is LeftWhy.NEVER_GOOD
+    if outcome.left_why in _BY_REASON and not never_there:
         return _BY_REASON[outcome.left_why]
     return _BY_GRADE[outcome.grade].format(name=shell_word(outcome.rel)) if outcome.grade in _BY_GRADE else ""
