@@ -17,6 +17,10 @@ from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
 
 
+_COUNT_HOLDS_S = 1.0
+_COUNT_FACTOR = 10.0  # a count of the absent files holds for this many times its own cost, so that it is a tenth at most
+
+
 @dataclass(slots=True)
 class Look:
     """One file on its way through the pipeline; `outcome` ends it."""
@@ -56,6 +60,8 @@ class Looker:
 
     def __init__(self, ws: Workspace) -> None:
         self._ws = ws
+        self._absences: tuple[int, int] = (0, 0)  # of how many known files
+        self._absences_hold_until = 0.0
 
     def look(self, root_fd: int, staging: StagingFolder, due: Due, *, at_gate: bool, locked: bool) -> Look:
         """Return what was seen of a file and what is to be done; the caller discards its capture."""
@@ -144,10 +150,17 @@ class Looker:
         look.decision = decide_missing(past, look.snapshots, ws.heal_policy(look.rule), at, mass=mass)
 
     def _is_mass_absence(self, root_fd: int) -> bool:
-        """Whether most of the files went at once, or the folder is not the one that held them.
+        """Whether most of the files went at once, or the folder is not the one that held them."""
+        began = self._ws.clock.monotonic()
+        if began >= self._absences_hold_until:
+            self._absences = self._count_absences(root_fd)
+            now = self._ws.clock.monotonic()
+            # One count serves the files that went with this one: thousands may be asked about.
+            self._absences_hold_until = now + max(_COUNT_HOLDS_S, _COUNT_FACTOR * (now - began))
+        return is_mass_absence(*self._absences) or not self._ws.is_known_root(root_fd)
 
-        Asks the disk about every known file: rare enough to be exact.  Files that went one by one before do not count.
-        """
+    def _count_absences(self, root_fd: int) -> tuple[int, int]:
+        """Return how many files are gone of how many, as the disk has it; those that went one by one do not count."""
         known = absent = 0
         for page in self._ws.catalog.file_pages():
             for state in page:
@@ -155,7 +168,7 @@ class Looker:
                     continue
                 known += 1
                 absent += not _is_there(root_fd, state.rel)
-        return is_mass_absence(absent, known) or not self._ws.is_known_root(root_fd)
+        return absent, known
 
     def _end_missed(self, look: Look, missed: NotCaptured) -> None:
         if missed.why in (Miss.BUSY, Miss.CHANGED):
