@@ -77,7 +77,11 @@ def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None
     try:
         done.vanished += forget_vanished(ws)
     except BackupFolderReplacedError as error:
-        done.failures.append((ws.store.path, error))
+        _adopt_unknown(ws, done, go_on)
+        if done.adopted:  # a volume that is back: what was published meanwhile lies below it
+            done.vanished += forget_vanished(ws)
+        else:
+            done.failures.append((ws.store.path, error))
         return
     _adopt_unknown(ws, done, go_on)
 
@@ -130,6 +134,7 @@ def _sweep(ws: Workspace, done: Recovered) -> None:
     with StagingFolder(ws.config.state_dir) as folder:
         folder.sweep_parts()
     swaps = {str(r.get("staged")): r for r in ws.journal.read() if r.get("op") == "swap"}
+    ws.make_temp_dir()
     folders = {ws.config.temp_dir} | {str(r.get("folder")) for r in swaps.values()}
     for path in sorted(p for p in folders if _is_ours(ws, p)):
         with StagingFolder(path) as folder:

@@ -146,3 +146,24 @@ def test_journal_full_of_garbage_costs_only_what_it_told(bench: Bench) -> None:
     restart(bench, catalog=False)
 
     assert grades(bench) == before
+
+
+def test_snapshots_of_a_volume_that_was_away_are_known_again(tmp_path: Path) -> None:
+    """While it is away others are published below its mount point: neither may hide the other for good."""
+    bench = Bench(tmp_path, f"state_dir: {tmp_path}/state")
+    recover(bench.ws)
+    bench.protect(document(1))
+    bench.protect(document(2))
+    os.rename(bench.backups, tmp_path / "volume")
+    bench.ws.reopen_catalog()
+    recover(bench.ws)
+    bench.protect(document(3))
+    forget_vanished(bench.ws)
+    os.rename(bench.backups, tmp_path / "below")
+    os.rename(tmp_path / "volume", bench.backups)
+
+    bench.ws.reopen_catalog()
+    recover(bench.ws)
+
+    assert bench.stored() == [document(2), document(1)]
+    assert bench.protect(document(4)).grade is Grade.GOOD

@@ -266,6 +266,23 @@ def mass_deletion_is_left_alone(scene: Scene) -> None:
 
 
 @case()
+def thousands_deleted_at_once_are_told_of_soon(scene: Scene) -> None:
+    """Whether most files went is asked for each one that went: that must not take the square of their number."""
+    port = scene.settings(**REQUIRED)
+    scene.write("users.json", document(1))
+    for number in range(3000):
+        (scene.place.data / f"{number}.json").write_bytes(b'{"n": %d}' % number)
+    with scene.agent(port):
+        for number in range(3000):
+            (scene.place.data / f"{number}.json").unlink()
+        scene.place.users.unlink()
+        began = time.monotonic()
+        scene.told("source_missing", times=3001, limit_s=60)
+        print(f"     3,001 missing files told in {time.monotonic() - began:.1f} s", flush=True)
+        still(absent(scene.place.users), for_s=2)
+
+
+@case()
 def files_deleted_over_time_are_no_mass_deletion(scene: Scene) -> None:
     """Nine files retired one by one long ago must not keep the required one from coming back."""
     port = scene.settings(recovery={"missing_grace": "500ms"}, **REQUIRED)
@@ -435,7 +452,8 @@ def full_data_disk(scene: Scene) -> None:
             assert agent.total("backup_agent_heals_total", result="failed") >= 1
             ballast.unlink()
             scene.shows(good, limit_s=70)
-            assert len(list((outside / "_quarantine").glob("users_quarantined_*"))) == 1
+            aside = outside / "_quarantine"
+            assert wait_until(lambda: len(list(aside.glob("users_quarantined_*"))) == 1, limit_s=5)
 
 
 @case(root=True)

@@ -78,17 +78,22 @@ def prove(scene: Scene, call: str, error: str, when: str) -> str:
     scene.write("bank.json", good_bank)
     with scene.agent(port) as agent:
         before, quiet = good_copies(scene), told_of_trouble(agent)
+
+        def is_done() -> bool:
+            return bank.read_bytes() == good_bank and scene.place.digests()[-1] == digest_of(document(2))
+
         with failing(agent, scene, call, error, when) as told:
             scene.write("users.json", document(2))
             bank.write_bytes(DAMAGE)
             time.sleep(HOLD_S)
+            wait_until(lambda: told_of_trouble(agent) > quiet or is_done(), limit_s=HOLD_S, every_s=0.2)
             assert agent.child.poll() is None, f"ended with {agent.child.poll()}: {scene.lines()[-3:]}"
             assert bank.read_bytes() in (DAMAGE, good_bank), "the damaged file is neither old nor new"
             assert scene.place.users.read_bytes() == document(2), "a good file was touched"
             assert before <= good_copies(scene), "a good snapshot went"
             scene.whole()
         failed = told.read_text(errors="replace").count("(INJECTED)")
-        done = bank.read_bytes() == good_bank and scene.place.digests()[-1] == digest_of(document(2))
+        done = is_done()
         trouble = told_of_trouble(agent) - quiet
         loud = [line for line in scene.lines() if line.get("level") in ("warning", "error")]
         loud = [line for line in loud if line.get("hint") or line.get("error")]
