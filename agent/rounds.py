@@ -227,6 +227,9 @@ class Rounds:
         if outcome.ending in SETTLED:
             self._backoff.reset(due.rel)
         self._absent.discard(due.rel)
+        if outcome.ending is Ending.HEALED:  # what a repair made has no snapshot yet; our own swap is no news
+            self.settler.drop(due.rel)
+            self.settler.retry(due.rel, at=now, first_at=None)
         if outcome.ending in SOON:
             if outcome.grade is Grade.MISSING:
                 self._absent.add(due.rel)

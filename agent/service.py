@@ -224,7 +224,7 @@ class Service:
         if not rounds.polls_by_config:
             rounds.watcher.start()
             try:
-                os.makedirs(self._config.temp_dir, mode=0o700, exist_ok=True)
+                self._ws.make_temp_dir()
                 rounds.watcher.probe(self._config.temp_dir, timeout_s=_PROBE_LIMIT_S)
             except OSError as error:
                 self._log.warning("watch_unproved", temp_dir=self._config.temp_dir, **error_fields(error))

@@ -3,9 +3,10 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from stat import S_IMODE
 from time import monotonic
 from typing import Protocol
 
@@ -131,13 +132,24 @@ class Workspace:
         """Whether the data folder is the one in which no file was missing last."""
         return self.catalog.note(_ROOT_NOTE) in (None, str(os.fstat(root_fd).st_ino))
 
+    def make_temp_dir(self) -> None:
+        """`temp_dir` is there; one that had to be made is like the data folder, since bots stage their files there too."""
+        path = self.config.temp_dir
+        if os.path.isdir(path):
+            return
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        like = os.stat(self.config.data_dir)
+        with suppress(PermissionError):
+            os.chown(path, like.st_uid, like.st_gid)
+            os.chmod(path, S_IMODE(like.st_mode))
+
     def live_staging(self, root_fd: int, rel: str) -> StagingFolder:
         """Return a folder for files that are to take the place of `rel`: `temp_dir`, or else the folder of `rel`.
 
         The second is for a file on another file system than `temp_dir`: an exchange cannot cross.
         """
         folder = rel.rpartition("/")[0]
-        os.close(open_root(self.config.temp_dir, create=True))
+        self.make_temp_dir()
         live = os.stat(folder or ".", dir_fd=root_fd, follow_symlinks=False)
         if os.stat(self.config.temp_dir).st_dev == live.st_dev:
             return StagingFolder(self.config.temp_dir)

@@ -85,7 +85,7 @@ def test_snapshots_that_cannot_be_seen_have_not_vanished(bench: Bench, monkeypat
 def test_temporary_files_of_a_killed_agent_are_gone(bench: Bench) -> None:
     staging = bench.backups / ".agent/staging"
     (staging / "backup-agent-0011223344556677.part.tmp").write_bytes(b"half")
-    (bench.data / "temp").mkdir()
+    (bench.data / "temp").mkdir(exist_ok=True)
     (bench.data / "temp/temp_of_the_bot.json.tmp").write_bytes(b"mine")
 
     restart(bench)
