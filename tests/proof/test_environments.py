@@ -12,9 +12,7 @@ from rig import Place
 
 ALWAYS = {
     "data_dir_moved_away_and_back",
-    "folder_replaced_by_an_empty_one_while_stopped",
     "slow_replace_within_the_grace_is_no_deletion",
-    "links_pipes_and_devices_are_skipped",
     "bot_that_does_not_start_is_told_and_started_later",
     "catalog_deleted_while_running",
     "reload_with_a_bad_config_keeps_the_old_one",
