@@ -1,0 +1,31 @@
+"""Kill the agent at every system call that touches its folders: `python tests/torture/kill_everywhere.py`.
+
+Each operation is run once per call, with SIGKILL at that call; then the agent is started again, and `invariants.py`
+judges what is there.  One line per operation, and a summary; the exit code is 1 when a promise was broken and 2 when
+the time limit cut the walk short.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from syscalls import Blow, Ended, Strike
+from walk import Scene, walk_from_command_line
+
+_BEYOND = 5  # threads make runs differ by some calls
+
+
+def blows(clean: Ended) -> Sequence[Blow]:
+    return [Blow(Strike.KILL, at) for at in range(1, len(clean.calls) + 1 + _BEYOND)]
+
+
+def judge(scene: Scene, _blow: Blow, ended: Ended) -> list[str]:
+    """What is broken after a kill, after the start that follows, and in a heal after that."""
+    if ended.struck is None and ended.code not in scene.operation.ends:
+        return [f"not struck, and ended with {ended.code}: {scene.place.said[-300:]}"]
+    return [*scene.at_once(), *scene.after_a_start(), *scene.drill()]
+
+
+if __name__ == "__main__":
+    sys.exit(walk_from_command_line(__doc__, "killed", blows, judge))

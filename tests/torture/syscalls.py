@@ -1,0 +1,312 @@
+"""Run a function in a child and strike it at its n-th system call that touches a folder: kill it, or let the call fail.
+
+A tracer of its own instead of `strace -e inject=...:when=N`: that one counts per thread and per name of a call, so that
+the calls of a pool of threads cannot all be reached, and it needs a new interpreter for each run.  Here one count goes
+over all threads, a warm process is forked, and only calls whose path or descriptor leads below the folder count.
+
+Sources: ptrace(2), seccomp(2) (SECCOMP_RET_TRACE), syscall(2) for the registers of x86-64.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+SUPPORTED = sys.platform == "linux" and platform.machine() == "x86_64"
+
+# Where a call names what it touches: a descriptor or a path in the first argument, a path below a folder, or two.
+_FD, _PATH, _AT, _TWO_PATHS, _TWO_AT = range(5)
+_CALLS = {
+    0: ("read", _FD), 1: ("write", _FD), 2: ("open", _PATH), 3: ("close", _FD), 4: ("stat", _PATH), 5: ("fstat", _FD),
+    6: ("lstat", _PATH), 8: ("lseek", _FD), 16: ("ioctl", _FD), 17: ("pread64", _FD), 18: ("pwrite64", _FD),
+    19: ("readv", _FD), 20: ("writev", _FD), 21: ("access", _PATH), 32: ("dup", _FD), 33: ("dup2", _FD),
+    72: ("fcntl", _FD), 73: ("flock", _FD), 74: ("fsync", _FD), 75: ("fdatasync", _FD), 76: ("truncate", _PATH),
+    77: ("ftruncate", _FD), 80: ("chdir", _PATH), 81: ("fchdir", _FD), 82: ("rename", _TWO_PATHS), 83: ("mkdir", _PATH),
+    84: ("rmdir", _PATH), 85: ("creat", _PATH), 86: ("link", _TWO_PATHS), 87: ("unlink", _PATH), 88: ("symlink", _PATH),
+    89: ("readlink", _PATH), 90: ("chmod", _PATH), 91: ("fchmod", _FD), 92: ("chown", _PATH), 93: ("fchown", _FD),
+    94: ("lchown", _PATH), 137: ("statfs", _PATH), 138: ("fstatfs", _FD), 188: ("setxattr", _PATH),
+    190: ("fsetxattr", _FD), 191: ("getxattr", _PATH), 193: ("fgetxattr", _FD), 194: ("listxattr", _PATH),
+    196: ("flistxattr", _FD), 199: ("fremovexattr", _FD), 217: ("getdents64", _FD), 221: ("fadvise64", _FD),
+    257: ("openat", _AT), 258: ("mkdirat", _AT), 260: ("fchownat", _AT), 262: ("newfstatat", _AT),
+    263: ("unlinkat", _AT), 264: ("renameat", _TWO_AT), 265: ("linkat", _TWO_AT), 267: ("readlinkat", _AT),
+    268: ("fchmodat", _AT), 269: ("faccessat", _AT), 277: ("sync_file_range", _FD), 280: ("utimensat", _AT),
+    285: ("fallocate", _FD), 292: ("dup3", _FD), 295: ("preadv", _FD), 296: ("pwritev", _FD), 306: ("syncfs", _FD),
+    316: ("renameat2", _TWO_AT), 326: ("copy_file_range", _FD), 332: ("statx", _AT), 437: ("openat2", _AT),
+    439: ("faccessat2", _AT),
+}  # fmt: skip
+# sched_get_priority_max and _min: they touch nothing, and nobody calls them by chance.
+_MARK, _ASIDE = 146, 147
+
+_TRACEME, _CONT, _GETREGS, _SETREGS, _SYSCALL, _SETOPTIONS, _GETEVENTMSG = 0, 7, 12, 13, 24, 0x4200, 0x4201
+_OPTIONS = 0x00100000 | 0x80 | 0x08 | 0x04 | 0x02 | 0x01  # EXITKILL, SECCOMP, CLONE, VFORK, FORK, SYSGOOD
+_SECCOMP_STOP = 7
+_WALL = 0x40000000
+_R10, _RAX, _RDX, _RSI, _RDI, _ORIG_RAX = 7, 10, 12, 13, 14, 15
+_AT_FDCWD = -100
+_WORD = 2**64
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+
+
+class Strike(Enum):
+    """What befalls the call."""
+
+    KILL = auto()  # the whole process, before the call is done
+    FAIL = auto()  # this call is not done and returns an error
+    KEEP_FAILING = auto()  # so do all later ones that can fail in this way
+    SHORT = auto()  # a write is done by half
+
+
+@dataclass(frozen=True)
+class Blow:
+    """`strike` at the `at`-th call (from 1); `code` is the error to return."""
+
+    strike: Strike
+    at: int
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One system call: its name, and the path that it touches (the one that appears, where there are two)."""
+
+    name: str
+    path: str
+    creates: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.path}"
+
+    def can_fail_with(self, code: int) -> bool:
+        """Whether the manual page of the call knows this error, or a disk that breaks would bring it."""
+        makes = self.creates or self.name in _MAKING
+        return {
+            errno.EIO: True,
+            errno.ENOSPC: makes,
+            errno.EACCES: self.name in _BY_NAME,
+            errno.EMFILE: self.name in _OPENING,
+            errno.EINTR: self.name in _SLOW,
+        }.get(code, True)
+
+
+_OPENING = {"open", "openat", "openat2", "creat", "dup", "dup3"}
+_MAKING = {
+    "write", "writev", "pwrite64", "pwritev", "mkdir", "mkdirat", "link", "linkat", "symlink", "rename", "renameat",
+    "renameat2", "ftruncate", "fallocate", "fsync", "fdatasync", "syncfs", "fsetxattr", "setxattr", "copy_file_range",
+}  # fmt: skip
+_BY_NAME = {name for name, kind in _CALLS.values() if kind != _FD} | {"fcntl"}
+_SLOW = {
+    "open", "openat", "openat2", "creat", "read", "readv", "pread64", "write", "writev", "pwrite64", "close", "fsync",
+    "fdatasync", "syncfs", "flock", "fcntl", "ftruncate", "fallocate",
+}  # fmt: skip
+
+
+@dataclass
+class Ended:
+    """How a traced run ended; `code` is its exit code, negative for the signal that ended it."""
+
+    code: int = 0
+    calls: list[Call] = field(default_factory=list)
+    struck: Call | None = None  # None when the run ended before the blow
+
+
+def mark() -> None:
+    """In a traced run: only what comes after this counts."""
+    os.sched_get_priority_max(os.SCHED_OTHER)
+
+
+def stand_aside() -> None:
+    """In a traced run: what this thread does from here on does not count and is not struck."""
+    os.sched_get_priority_min(os.SCHED_OTHER)
+
+
+def run_traced(act: Callable[[], int], *, below: str, blow: Blow | None = None, from_mark: bool = False) -> Ended:
+    """Fork, run `act` there, deliver the blow; return how it ended once it and all its threads are gone.
+
+    The caller has no other children and no threads.  With `from_mark` the count begins at `mark`.
+    """
+    pid = os.fork()
+    if pid == 0:
+        _be_traced(act)
+    return _Tracer(pid, below, blow, counting=not from_mark).run()
+
+
+def _be_traced(act: Callable[[], int]) -> None:
+    code = 99
+    try:
+        _libc.ptrace(_TRACEME, 0, None, None)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        _install_filter()
+        code = act()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _install_filter() -> None:
+    """Calls that may touch files stop for the tracer, all others run at full speed."""
+    program = [_bpf(0x20, 0, 0, 0)]  # load the number of the call
+    for number in (*_CALLS, _MARK, _ASIDE):
+        program += [_bpf(0x15, 0, 1, number), _bpf(0x06, 0, 0, 0x7FF00000 | number)]  # equal: RET_TRACE
+    program.append(_bpf(0x06, 0, 0, 0x7FFF0000))  # RET_ALLOW
+    code = ctypes.create_string_buffer(b"".join(program))
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
+    if _libc.prctl(38, 1, 0, 0, 0) or _libc.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(header)), 0, 0):
+        raise OSError(ctypes.get_errno(), "no filter of system calls")
+
+
+def _bpf(code: int, if_true: int, if_false: int, value: int) -> bytes:
+    return struct.pack("HBBI", code, if_true, if_false, value)
+
+
+class _Tracer:
+    def __init__(self, pid: int, below: str, blow: Blow | None, *, counting: bool) -> None:
+        self._leader, self._below, self._blow, self._counting = pid, below, blow, counting
+        self._ended = Ended()
+        self._aside: set[int] = set()
+        self._owed: dict[int, int] = {}  # thread -> error that its call returns although it is done
+        self._registers = (ctypes.c_ulonglong * 27)()
+
+    def run(self) -> Ended:
+        os.waitpid(self._leader, 0)
+        self._ask(_SETOPTIONS, self._leader, _OPTIONS)
+        self._ask(_CONT, self._leader, 0)
+        while True:
+            tid, status = os.waitpid(-1, _WALL)
+            if not os.WIFSTOPPED(status):
+                if tid == self._leader:
+                    self._ended.code = os.waitstatus_to_exitcode(status)
+                    self._reap()
+                    return self._ended
+                continue
+            self._go_on(tid, status)
+
+    def _go_on(self, tid: int, status: int) -> None:
+        event, number = status >> 16, os.WSTOPSIG(status)
+        resume, pass_on = _CONT, 0
+        if event == _SECCOMP_STOP:
+            resume = self._at_call(tid)
+        elif number == signal.SIGTRAP | 0x80:
+            self._at_return(tid)
+        elif not event and number != signal.SIGSTOP:  # a new thread begins with SIGSTOP
+            pass_on = number
+        self._ask(resume, tid, pass_on)
+
+    def _at_call(self, tid: int) -> int:
+        """One call begins; strike if it is the one.  Return how to go on."""
+        message = ctypes.c_ulong()
+        self._ask(_GETEVENTMSG, tid, ctypes.addressof(message))
+        if message.value == _MARK:
+            self._counting = True
+        elif message.value == _ASIDE:
+            self._aside.add(tid)
+        if (
+            not self._counting
+            or tid in self._aside
+            or message.value not in _CALLS
+            or not self._ask(_GETREGS, tid, self._regs())
+        ):
+            return _CONT
+        call = self._call(tid, *_CALLS[message.value])
+        if call is None:
+            return _CONT
+        self._ended.calls.append(call)
+        return self._strike(tid, call, self._blow) if self._blow is not None else _CONT
+
+    def _strike(self, tid: int, call: Call, blow: Blow) -> int:
+        count = len(self._ended.calls)
+        again = blow.strike is Strike.KEEP_FAILING and count > blow.at and call.can_fail_with(blow.code)
+        if count != blow.at and not again:
+            return _CONT
+        self._ended.struck = self._ended.struck or call
+        if blow.strike is Strike.KILL:
+            os.kill(self._leader, signal.SIGKILL)
+        elif blow.strike is Strike.SHORT:
+            self._registers[_RDX] = max(1, self._registers[_RDX] // 2)
+            self._ask(_SETREGS, tid, self._regs())
+        elif call.name == "close":  # the descriptor is gone even when close fails
+            self._owed[tid] = blow.code
+            return _SYSCALL
+        else:
+            self._registers[_ORIG_RAX], self._registers[_RAX] = _WORD - 1, _WORD - blow.code
+            self._ask(_SETREGS, tid, self._regs())
+        return _CONT
+
+    def _at_return(self, tid: int) -> None:
+        code = self._owed.pop(tid, 0)
+        if code and self._ask(_GETREGS, tid, self._regs()):
+            self._registers[_RAX] = _WORD - code
+            self._ask(_SETREGS, tid, self._regs())
+
+    def _call(self, tid: int, name: str, kind: int) -> Call | None:
+        """The call, if what it touches lies below the folder."""
+        first, second, third, fourth = (self._registers[i] for i in (_RDI, _RSI, _RDX, _R10))
+        try:
+            match kind:
+                case 0:
+                    paths = [os.readlink(f"/proc/{tid}/fd/{ctypes.c_int(first).value}")]
+                case 1:
+                    paths = [self._path(tid, _AT_FDCWD, first)]
+                case 2:
+                    paths = [self._path(tid, ctypes.c_int(first).value, second)]
+                case 3:
+                    paths = [self._path(tid, _AT_FDCWD, p) for p in (first, second)]
+                case _:
+                    paths = [self._path(tid, ctypes.c_int(d).value, p) for d, p in ((first, second), (third, fourth))]
+        except OSError:
+            return None  # no such descriptor: the call fails by itself
+        if not any(path == self._below or path.startswith(f"{self._below}/") for path in paths):
+            return None
+        flags = {"open": second, "openat": third}.get(name, 0)
+        if name == "openat2":
+            flags = struct.unpack("Q", self._memory(tid, third, 8))[0]
+        shown = paths[-1].removeprefix(f"{self._below}/")
+        return Call(name, shown, creates=name == "creat" or bool(flags & os.O_CREAT))
+
+    def _path(self, tid: int, folder_fd: int, address: int) -> str:
+        name = os.fsdecode(self._memory(tid, address, 4096).split(b"\0", 1)[0]) if address else ""
+        if name.startswith("/proc/self/fd/"):
+            return os.readlink(f"/proc/{tid}/fd/{name.rpartition('/')[2]}")
+        if name.startswith("/"):
+            return name
+        folder = os.readlink(f"/proc/{tid}/cwd" if folder_fd == _AT_FDCWD else f"/proc/{tid}/fd/{folder_fd}")
+        return os.path.normpath(os.path.join(folder, name))
+
+    def _memory(self, tid: int, address: int, size: int) -> bytes:
+        fd = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            page_left = 4096 - address % 4096
+            data = os.pread(fd, min(size, page_left), address)
+            if b"\0" not in data and size > page_left:
+                data += os.pread(fd, size - page_left, address + page_left)
+            return data
+        finally:
+            os.close(fd)
+
+    def _regs(self) -> int:
+        return ctypes.addressof(self._registers)
+
+    @staticmethod
+    def _ask(request: int, tid: int, value: int) -> bool:
+        """False when the thread is gone, as after a kill."""
+        return int(_libc.ptrace(request, tid, None, ctypes.c_void_p(value))) == 0
+
+    @staticmethod
+    def _reap() -> None:
+        """Whatever children the run had are gone."""
+        while True:
+            try:
+                tid, status = os.waitpid(-1, _WALL)
+            except ChildProcessError:
+                return
+            if os.WIFSTOPPED(status):
+                os.kill(tid, signal.SIGKILL)
