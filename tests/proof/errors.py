@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from environments import DAMAGE, Scene, document, trouble_count
 from rig import Agent, Place, digest_of, wait_until
+from scene import DAMAGE, Scene, document, trouble_count
 
 HOLD_S = 2.5  # for how long the calls fail
 CATCH_UP_S = 75.0  # the longest pause between two tries is a minute

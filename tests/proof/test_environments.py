@@ -7,8 +7,8 @@ from pathlib import Path
 import environments
 import errors
 import pytest
-from environments import CASES, Scene
 from rig import Place
+from scene import CASES, Scene
 
 ALWAYS = {
     "data_dir_moved_away_and_back",
