@@ -59,14 +59,19 @@ class StagedFile:
 
     def close(self) -> None:
         """Let the file go; it stays under whatever name it has."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def discard(self) -> None:
-        """The file is gone, if it still has its temporary name."""
-        self.close()
-        with contextlib.suppress(FileNotFoundError):
+        """The file is gone, if it still has its temporary name.
+
+        Where the disk refuses, it stays for the next sweep: what the file was made for has succeeded or failed already,
+        and this must not tell otherwise.
+        """
+        with contextlib.suppress(OSError):
+            self.close()
+        with contextlib.suppress(OSError):
             os.unlink(self.name, dir_fd=self.folder.fd)
 
 

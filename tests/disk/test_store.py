@@ -244,6 +244,21 @@ def test_folder_that_cannot_be_flushed_refuses_its_files_and_leaves_none(
     assert files_in(backups) == [snapshot_name("other.json", NOON)]
 
 
+def test_temporary_name_that_cannot_be_removed_takes_no_snapshot_back(
+    backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "unlink")
+
+    store = store_in(backups)
+    with store.staging() as staging, monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        [done] = store.publish([draft()], staging)
+
+    assert isinstance(done, Snapshot)
+    assert store.is_intact(done)
+
+
 @pytest.mark.parametrize("compression", list(Compression))
 def test_bytes_that_come_back_different_are_refused(backups: Path, compression: Compression) -> None:
     [refused] = publish(store_in(backups, compression), draft(digest="0" * 64))
