@@ -13,7 +13,6 @@ from scene import CASES, Scene
 ALWAYS = {
     "data_dir_moved_away_and_back",
     "slow_replace_within_the_grace_is_no_deletion",
-    "bot_that_does_not_start_is_told_and_started_later",
     "catalog_deleted_while_running",
     "reload_with_a_bad_config_keeps_the_old_one",
     "backups_of_an_older_system_are_adopted",
