@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agent.commands.advice import next_step
 from agent.commands.progress import Progress, with_progress
-from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session, resolve_files
+from agent.commands.session import LOOKS_MAX, Session, add_verb, hidden, open_session, resolve_files
 from agent.commands.wording import counted, print_json, problems_as_json, say
 from agent.core.decide import Wait
 from agent.core.model import Grade, HealAction, Problem, Reason
@@ -128,8 +128,8 @@ def _recheck_all(session: Session) -> Rescan:
 def _note_skipped(report: _Report, skipped: Sequence[Skipped]) -> None:
     for entry in skipped:
         if entry.hides_files:
-            shown = entry.rel or "."
-            report.problems[shown] = Outcome(shown, Ending.UNREADABLE, grade=Grade.UNREADABLE, error=entry.error)
+            outcome = hidden(entry)
+            report.problems[outcome.rel] = outcome
         else:
             report.ignored.append(entry)
 

@@ -12,11 +12,11 @@ from time import sleep
 
 from agent.config import Config, load_config
 from agent.core.errors import AgentError, LockHeldError, UsageError
-from agent.core.model import Snapshot
+from agent.core.model import Grade, Snapshot
 from agent.core.naming import display
 from agent.disk import lease
 from agent.disk.lock import DaemonLock, daemon_pid
-from agent.disk.walk import Found, walk_data_files
+from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.healing import Healer
 from agent.outcome import SOON, Ending, Outcome
 from agent.pipeline import Pipeline
@@ -160,10 +160,23 @@ def _if_alone(ws: Workspace, act: Callable[[], object]) -> bool:
 
 def found_files(session: Session) -> list[str]:
     """Return the rel of every data file that is there now, sorted."""
+    return find_files(session)[0]
+
+
+def find_files(session: Session) -> tuple[list[str], list[Outcome]]:
+    """Return the rel of every data file that is there now, sorted, and an outcome for each place that may hide some."""
     config = session.config
     with session.ws.data_root() as root_fd:
-        walk = walk_data_files(root_fd, config.is_data_file, lambda folder: not config.may_hold_data_files(folder))
-        return sorted(entry.rel for entry in walk if isinstance(entry, Found))
+        entries = list(
+            walk_data_files(root_fd, config.is_data_file, lambda folder: not config.may_hold_data_files(folder))
+        )
+    found = sorted(entry.rel for entry in entries if isinstance(entry, Found))
+    return found, [hidden(entry) for entry in entries if isinstance(entry, Skipped) and entry.hides_files]
+
+
+def hidden(entry: Skipped) -> Outcome:
+    """What is told of an entry that hides files."""
+    return Outcome(entry.rel or ".", Ending.UNREADABLE, grade=Grade.UNREADABLE, error=entry.error)
 
 
 def resolve_files(session: Session, names: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from agent.commands.advice import next_step
 from agent.commands.progress import Progress
-from agent.commands.session import LOOKS_MAX, Session, add_verb, found_files, open_session, resolve_files
+from agent.commands.session import LOOKS_MAX, Session, add_verb, find_files, open_session, resolve_files
 from agent.commands.wording import print_json, problems_as_json, say
 from agent.core.model import Grade, Reason, Snapshot
 from agent.core.naming import display
@@ -34,10 +34,11 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
-        rels = resolve_files(session, args.files) if args.files else found_files(session)
+        rels, unseen = (resolve_files(session, args.files), []) if args.files else find_files(session)
         outcomes = [_with_snapshot(session, outcome) for outcome in _take(session, rels)]
         if args.pin:
             outcomes = [_pin(session, outcome) for outcome in outcomes]
+        outcomes += unseen
     if args.json:
         print_json([_as_json(outcome) for outcome in outcomes])
     else:

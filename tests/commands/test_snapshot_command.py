@@ -1,5 +1,8 @@
+import errno
 import os
+from typing import Any
 
+import pytest
 from place import LATER, USERS, Place
 
 
@@ -97,3 +100,19 @@ def test_a_snapshot_beside_a_daemon_is_known_to_it(place: Place) -> None:
 
     assert (place.backups / newest["name"]).read_bytes() == (place.data / "users.json").read_bytes()
     assert os.listdir(place.backups / "_suspect") == [] if (place.backups / "_suspect").exists() else True
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write("guilds/7.json", USERS)
+
+    def refuse(path: object, *rest: Any, **more: Any) -> int:
+        if path == "guilds":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return really(path, *rest, **more)
+
+    really = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    code, out, _ = place.run("snapshot")
+
+    assert code == 1
+    assert "guilds: no snapshot: it is unreadable" in out
