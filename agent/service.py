@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from types import FrameType
 
 from agent.announce import Announcer
@@ -61,7 +62,7 @@ class Service:
         self._stop_asked = self._reload_asked = False
         self._not_ready: str | None = "starting"
         self._backoff = BackOff()
-        self._patience_asked_at = clock.monotonic()
+        self._patience_asked_at = -inf
 
     def readiness(self) -> str | None:
         """Return None while the agent is ready, else why not."""
@@ -77,6 +78,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
+        self._be_patient()
         if not self._await_data_dir() or not self._open():
             return 0
         try:
