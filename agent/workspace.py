@@ -211,23 +211,34 @@ def _identity(folder: str) -> tuple[int, int] | None:
 
 
 def _agree_on_format(state_dir: str) -> None:
-    """The folder's format is one this program knows; a new folder is marked with ours."""
+    """The folder's format is one this program knows; a folder without a mark gets ours, durably."""
     path = os.path.join(state_dir, "format")
     try:
         with open(path, encoding="ascii", errors="replace") as stream:
             text = stream.read(16).strip()
     except FileNotFoundError:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, f"{FORMAT_VERSION}\n".encode())
-        finally:
-            os.close(fd)
-        return
-    if text.isdigit() and int(text) > FORMAT_VERSION:
+        text = ""
+    if not text.isdigit():  # a new folder, or a first start that was cut short
+        _mark_format(path)
+    elif int(text) > FORMAT_VERSION:
         raise FormatVersionError(
             f"{path}: the backup folder is in format {text}, this program knows formats up to {FORMAT_VERSION}",
             hint="run the newer backup-agent that wrote it, or choose another backup_dir",
         )
+
+
+def _mark_format(path: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, f"{FORMAT_VERSION}\n".encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    folder_fd = open_root(os.path.dirname(path))
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
 
 
 def _open_catalog(state_dir: str, clock: Clock) -> tuple[Catalog, str | None]:

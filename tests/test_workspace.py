@@ -105,6 +105,19 @@ def test_folder_of_a_newer_program_is_refused_untouched(tmp_path: Path) -> None:
         bench.open()
 
 
+@pytest.mark.parametrize("left", [b"", b"\0\0"])
+def test_mark_of_the_format_that_a_power_cut_left_empty_is_made_again(tmp_path: Path, left: bytes) -> None:
+    bench = Bench(tmp_path)
+    bench.ws.close()
+    mark = bench.backups / ".agent/format"
+    whole = mark.read_bytes()
+    mark.write_bytes(left)
+
+    bench.open()
+
+    assert mark.read_bytes() == whole
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage" * 1000])
 def test_damaged_catalog_is_set_aside(tmp_path: Path, damage: bytes) -> None:
     bench = Bench(tmp_path)
