@@ -166,6 +166,8 @@ def _publish(
         done = ws.store.publish([draft], staging)[0]
     if isinstance(done, Snapshot):
         ws.catalog.add_snapshots([done])
+    else:
+        ws.is_doubtful = True  # the disk may hold more of it than was taken back
     return done
 
 

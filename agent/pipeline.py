@@ -119,6 +119,8 @@ class Pipeline:
 
     def _refuse(self, look: Look, draft: Draft, error: Exception) -> None:
         """The state was not stored.  That it is not good is known all the same, so that good snapshots are held."""
+        if isinstance(error, OSError):
+            self._ws.is_doubtful = True  # the disk may hold more of it than was taken back
         if draft.grade is not Grade.GOOD:
             self._looker.set_state(look, draft.grade)
         problems = look.result.problems if look.result else ()

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -239,7 +239,8 @@ def keep_leftover(ws: Workspace, folder: StagingFolder, name: str, rel: str, kno
             draft = _aside(ws, rel, digest, b"", ownership_of(os.fstat(fd)), grade)
             status = os.fstat(fd)
             # An inode that has other names can be written through them: a copy cannot.
-            moved = ws.store.move_aside(folder.fd, name, draft, status.st_size) if status.st_nlink == 1 else None
+            with _doubted(ws):
+                moved = ws.store.move_aside(folder.fd, name, draft, status.st_size) if status.st_nlink == 1 else None
             if moved is not None:
                 ws.catalog.add_snapshots([moved])
                 return moved.name
@@ -304,10 +305,20 @@ def _copied(fd: int, staging: StagingFolder) -> StagedFile:
     return copy
 
 
+@contextlib.contextmanager
+def _doubted(ws: Workspace) -> Iterator[None]:
+    """After an error here the folder may hold a copy that the catalog does not know: the next start compares."""
+    try:
+        yield
+    except OSError:
+        ws.is_doubtful = True
+        raise
+
+
 def _publish(ws: Workspace, draft: Draft) -> str:
-    with ws.store.staging() as staging:
+    with _doubted(ws), ws.store.staging() as staging:
         done = ws.store.publish([draft], staging)[0]
-    if isinstance(done, Refused):
-        raise done.error if isinstance(done.error, OSError) else OSError(errno.EIO, str(done.error))
+        if isinstance(done, Refused):
+            raise done.error if isinstance(done.error, OSError) else OSError(errno.EIO, str(done.error))
     ws.catalog.add_snapshots([done])
     return done.name

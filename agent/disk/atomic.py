@@ -78,7 +78,10 @@ def flush(fds: Sequence[int]) -> dict[int, OSError]:
     left: list[int] = []
     by_device: dict[int, list[int]] = {}
     for fd in fds:
-        by_device.setdefault(os.fstat(fd).st_dev, []).append(fd)
+        try:
+            by_device.setdefault(os.fstat(fd).st_dev, []).append(fd)
+        except OSError:
+            left.append(fd)  # whether it can be flushed, the flush itself tells
     for group in by_device.values():
         if len(group) <= _FLUSH_ALL_ABOVE or _sync_file_system(group[0]) is not None:
             left += group

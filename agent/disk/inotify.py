@@ -29,7 +29,7 @@ from watchdog.observers.inotify import InotifyEmitter
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
 PROBE_PREFIX = "backup-agent-probe-"
-PROBE_SUFFIX = ".tmp"
+PROBE_SUFFIX = ".part.tmp"  # one that a kill left behind holds nothing and is swept
 
 # Opened and closed-without-writing are left out: our own reads would wake us.
 _KINDS: list[type[FileSystemEvent]] = [

@@ -45,9 +45,10 @@ class DaemonLock:
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # the descriptor is gone all the same, and the lock with it
+                os.close(fd)
 
 
 def daemon_pid(state_dir: str) -> int | None:

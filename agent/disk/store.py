@@ -61,6 +61,7 @@ class _Work:
     draft: Draft
     name: str
     staged: StagedFile | None = None
+    stored_bytes: int = 0
     error: OSError | ReadBackError | None = None
 
 
@@ -136,6 +137,7 @@ class Store:
 
     def _read_back(self, work: _Work) -> None:
         assert work.staged is not None
+        work.stored_bytes = os.fstat(work.staged.fd).st_size
         drop_cached_pages(work.staged.fd)
         found = _plain_digest(work.staged.fd, self._compression.suffix)
         if found != work.draft.digest:
@@ -145,10 +147,13 @@ class Store:
             )
 
     def _rename(self, works: Sequence[_Work]) -> None:
-        """Give every good file its name, then flush each folder once."""
+        """Give every good file its name, then flush each folder once.
+
+        Beyond the first name nothing raises: the caller must hear of all that bear one.
+        """
         with ExitStack() as open_folders:
             root_fd = open_root(self.path)
-            open_folders.callback(os.close, root_fd)
+            open_folders.callback(_let_go, root_fd)
             fds: dict[str, int] = {}
             members: dict[int, list[_Work]] = {}
             for work in works:
@@ -171,7 +176,7 @@ class Store:
         draft = work.draft
         if work.error is not None or work.staged is None:
             return Refused(draft, work.error or OSError("not written"))
-        stored = os.fstat(work.staged.fd).st_size
+        stored = work.stored_bytes
         size = stored if self._compression is Compression.NONE else _size_of(draft.content)
         return Snapshot(
             draft.rel, work.name, draft.taken_at, draft.digest, size, draft.grade, draft.reason, draft.shape,
@@ -346,7 +351,7 @@ def _make_folder(root_fd: int, folder: str, open_folders: ExitStack) -> int:
     """Return a descriptor of a mirrored folder; one that had to be made outlives a power cut."""
     created: list[str] = []
     fd = open_folder(root_fd, folder, create_mode=FOLDER_MODE, created=created)
-    open_folders.callback(os.close, fd)
+    open_folders.callback(_let_go, fd)
     for made in created:
         parent_fd = open_folder(root_fd, made.rpartition("/")[0])
         try:
@@ -354,6 +359,12 @@ def _make_folder(root_fd: int, folder: str, open_folders: ExitStack) -> int:
         finally:
             os.close(parent_fd)
     return fd
+
+
+def _let_go(folder_fd: int) -> None:
+    """The folder is closed; that this fails says nothing about what was flushed in it."""
+    with suppress(OSError):
+        os.close(folder_fd)
 
 
 def _raise_first(errors: dict[int, OSError]) -> None:

@@ -4,6 +4,7 @@ Names come straight from the listings and are told one by one: the memory is tha
 the tree.  No link is followed, so nothing outside the root is ever named.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -122,8 +123,9 @@ class _Level:
             raise
 
     def close(self) -> None:
-        self.entries.close()
-        os.close(self.fd)
+        with contextlib.suppress(OSError):  # the descriptor is gone all the same
+            self.entries.close()
+            os.close(self.fd)
 
 
 def _descend(levels: list[_Level], name: str, rel: str) -> Skipped | None:

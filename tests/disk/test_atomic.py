@@ -122,6 +122,25 @@ def test_only_the_descriptor_that_fails_is_told_of(tmp_path: Path, monkeypatch: 
     assert list(errors) == bad
 
 
+def test_descriptor_that_cannot_be_looked_at_is_flushed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fds = [os.open(tmp_path / f"f{n}", os.O_RDWR | os.O_CREAT) for n in range(2)]
+    flushed: list[int] = []
+
+    def fails(fd: int) -> os.stat_result:
+        raise OSError(errno.EIO, "no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fstat", fails)
+        broken.setattr(os, "fsync", flushed.append)
+        errors = flush(fds)
+    for fd in fds:
+        os.close(fd)
+
+    assert (errors, sorted(flushed)) == ({}, fds)
+
+
 def test_many_files_share_one_flush_of_their_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fds = [os.open(tmp_path / f"f{n}", os.O_RDWR | os.O_CREAT) for n in range(33)]
     flushed: list[int] = []

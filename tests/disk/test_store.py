@@ -244,6 +244,24 @@ def test_folder_that_cannot_be_flushed_refuses_its_files_and_leaves_none(
     assert files_in(backups) == [snapshot_name("other.json", NOON)]
 
 
+def test_folder_that_cannot_be_closed_takes_no_snapshot_back(backups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_in(backups)
+    close = os.close
+
+    def fails(fd: int) -> None:
+        is_folder = os.readlink(f"/proc/self/fd/{fd}") == str(backups / "sub")
+        close(fd)
+        if is_folder and files_in(backups):
+            raise OSError(errno.EIO, "no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "close", fails)
+        [done] = publish(store, draft("sub/users.json"))
+
+    assert isinstance(done, Snapshot)
+    assert files_in(backups) == [done.name]
+
+
 def test_temporary_name_that_cannot_be_removed_takes_no_snapshot_back(
     backups: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 import agent.disk.watcher as watcher_module
 from agent.disk.hints import Doubt, Hints, PendingHints
-from agent.disk.inotify import Listening, is_remote
+from agent.disk.inotify import PROBE_PREFIX, PROBE_SUFFIX, Listening, is_remote
+from agent.disk.staging import StagingFolder
 from agent.disk.watcher import Mode, Probed, Trouble, Watcher
 
 NOBODY = 65534
@@ -668,6 +669,15 @@ def test_probe_is_heard_in_any_folder_and_leaves_nothing(root: Path, folder: str
     bench.watcher.stop()
     assert bench.files == {"users.json", "guilds/users.json"}
     assert (health.alive, health.watched_folders) == (True, len(["root", "guilds"]))
+
+
+def test_probe_that_a_kill_left_behind_is_swept(root: Path) -> None:
+    (root / f"{PROBE_PREFIX}01234567{PROBE_SUFFIX}").touch()
+
+    with StagingFolder(str(root)) as folder:
+        kept = folder.sweep_parts()
+
+    assert (kept, list(root.glob("backup-agent-*"))) == ([], [])
 
 
 def test_probe_that_cannot_be_written_proves_nothing(bench: Bench) -> None:
