@@ -60,7 +60,8 @@ def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovere
     if not was_clean:
         reconcile(ws, done, go_on)
     ws.catalog_was_lost = None
-    ws.is_doubtful = not go_on()
+    refused = any(isinstance(error, OSError) and error.errno is not None for _, error in done.failures)
+    ws.is_doubtful = refused or not go_on()  # what the disk refused may be had at the next start
     if ws.journal.size_bytes() > _JOURNAL_SPARE_BYTES:
         _compact_journal(ws)
     return done
@@ -187,7 +188,7 @@ def adopt_unknown(ws: Workspace) -> Recovered:
 def _adopt_unknown(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None:
     """Copies that the catalog does not know are in it now, with the grade that journal or check gives them."""
     told = _tell(ws.journal.read())
-    unknown = sorted(_find_unknown(ws, told), key=lambda u: (u.rel, u.taken_at, u.name))
+    unknown = sorted(_find_unknown(ws, told, done), key=lambda u: (u.rel, u.taken_at, u.name))
     for rel, group in groupby(unknown, key=lambda u: u.rel):
         good = ws.catalog.newest(rel, Grade.GOOD)
         reference = good.shape if good else None
@@ -214,11 +215,15 @@ def _know_file(ws: Workspace, rel: str) -> None:
         ws.catalog.save_files([state])
 
 
-def _find_unknown(ws: Workspace, told: dict[str, dict[str, object]]) -> Iterator[_Unknown]:
+def _find_unknown(ws: Workspace, told: dict[str, dict[str, object]], done: Recovered) -> Iterator[_Unknown]:
     now = ws.clock.utc()
     known_rels = [s.rel for s in ws.catalog.files()]
     for entry in walk_data_files(ws.store.path, lambda _: True, lambda folder: folder in _NOT_SNAPSHOTS):
-        if isinstance(entry, Skipped) or ws.catalog.snapshot_named(entry.rel) is not None:
+        if isinstance(entry, Skipped):
+            if entry.error is not None:
+                done.failures.append((entry.rel, entry.error))
+            continue
+        if ws.catalog.snapshot_named(entry.rel) is not None:
             continue
         rel, taken_at = _owner_and_time(entry, told, known_rels)
         written_at = datetime.fromtimestamp(entry.signature.mtime_ns / 1e9, UTC)

@@ -1,12 +1,17 @@
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench import DAMAGE, USERS, Bench, document
 
+import agent.recover as recover_module
 from agent.core.model import Grade
+from agent.disk.walk import Found, Skipped, SkipReason
 from agent.outcome import Ending
 from agent.recover import Recovered, forget_vanished, mark_clean, recover
 
@@ -111,6 +116,28 @@ OLD = {
     "users_backup_2024-01-04T12-00-00-000Z.json": (b"{}", Grade.SUSPECT),
     "users_backup_2024-01-05T12-00-00-000Z.json": (b"", Grade.CORRUPT),
 }
+
+
+def test_folder_of_copies_that_cannot_be_read_is_told_and_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = grades(bench)
+    walk = recover_module.walk_data_files
+
+    def refused(*rest: Any) -> Iterator[Found | Skipped]:
+        for entry in walk(*rest):
+            hides = entry.rel.startswith("_suspect/")
+            error = OSError(errno.EIO, "no answer")
+            yield Skipped("_suspect", SkipReason.UNREADABLE_FOLDER, error) if hides else entry
+
+    with monkeypatch.context() as broken:
+        broken.setattr(recover_module, "walk_data_files", refused)
+        done = restart(bench, catalog=False)
+    mark_clean(bench.ws)
+    restart(bench)
+
+    assert [name for name, _ in done.failures] == ["_suspect"]
+    assert grades(bench) == before
 
 
 def test_backups_of_an_older_system_are_graded_and_used(tmp_path: Path) -> None:
