@@ -232,7 +232,8 @@ class Catalog:
             self._db.executemany("DELETE FROM snapshots WHERE name=?", [(os.fsencode(s.name),) for s in snapshots])
 
     def pin(self, name: str, *, pinned: bool) -> None:
-        with self.transaction():
+        """The snapshot is marked, durably: a start after a power cut asks the journal only about copies it lost."""
+        with self._durably(), self.transaction():
             self._db.execute("UPDATE snapshots SET pinned=? WHERE name=?", (int(pinned), os.fsencode(name)))
 
     def count_snapshots(self) -> tuple[dict[Grade, int], int]:
@@ -252,10 +253,16 @@ class Catalog:
 
     def set_note_durably(self, key: str, value: str) -> None:
         """The note, and every change before it, has reached the disk."""
+        with self._durably():
+            self.set_note(key, value)
+
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        """A transaction in the block, and every one before it, has reached the disk once it is committed."""
         with self._lock:
             self._db.execute("PRAGMA synchronous=FULL")
             try:
-                self.set_note(key, value)
+                yield
             finally:
                 self._db.execute("PRAGMA synchronous=NORMAL")
 

@@ -326,3 +326,15 @@ def test_notes_and_pins_are_kept(catalog: Catalog) -> None:
 
     assert (catalog.note("clean"), catalog.note("other")) == ("yes", None)
     assert catalog.snapshots(REL)[0].pinned
+
+
+def test_pin_is_flushed_before_it_is_told(catalog: Catalog) -> None:
+    """What is only in the page cache goes with a power cut; the journal is not asked about copies that are known."""
+    catalog.add_snapshots([snap()])
+    statements: list[str] = []
+    catalog._db.set_trace_callback(statements.append)
+
+    catalog.pin(snap().name, pinned=True)
+
+    order = [s for s in statements if "synchronous" in s or s == "COMMIT"]
+    assert order == ["PRAGMA synchronous=FULL", "COMMIT", "PRAGMA synchronous=NORMAL"]
