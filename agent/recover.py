@@ -15,10 +15,11 @@ from agent.core.errors import BackupFolderReplacedError
 from agent.core.guard import find_collapse
 from agent.core.model import CheckResult, FileState, Grade, Reason, Shape, Snapshot
 from agent.core.naming import belongs_to, parse_foreign, parse_name
+from agent.disk.atomic import flush_file_system
 from agent.disk.beneath import split_rel
 from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, digest_of
 from agent.disk.codec import is_damage
-from agent.disk.staging import StagedFile, StagingFolder
+from agent.disk.staging import StagedFile, StagingFolder, open_root
 from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.putback import keep_leftover
 from agent.rotation import delete
@@ -68,9 +69,20 @@ def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovere
 
 
 def mark_clean(ws: Workspace) -> None:
-    """The next start need not compare catalog and folder, unless there was reason to doubt that they agree."""
-    if not ws.is_doubtful:
-        ws.catalog.set_note_durably(_CLEAN, "yes")
+    """The next start need not compare catalog and folder, unless there was reason to doubt that they agree.
+
+    Raises:
+        OSError: deletions could not be made durable; the next start compares.
+    """
+    if ws.is_doubtful:
+        return
+    if ws.has_deleted:  # btrfs brings a name back whose removal was not flushed
+        root_fd = open_root(ws.store.path)
+        try:
+            flush_file_system(root_fd)
+        finally:
+            os.close(root_fd)
+    ws.catalog.set_note_durably(_CLEAN, "yes")
 
 
 def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None:

@@ -60,6 +60,7 @@ def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
     if not snapshots:
         return
     ws.catalog.doom(snapshots)
+    ws.has_deleted = True
     failure: OSError | None = None
     gone = []
     for snapshot in snapshots:

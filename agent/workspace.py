@@ -58,6 +58,7 @@ class Workspace:
     locks: FileLocks
     catalog_was_lost: str | None = None
     backup_folder: tuple[int, int] | None = None  # device and inode
+    has_deleted: bool = False  # copies were deleted, and a power cut may bring them back
     is_doubtful: bool = False  # catalog and folder may not agree: compare them at the next start
 
     @classmethod
@@ -133,7 +134,7 @@ class Workspace:
         return self.catalog.note(_ROOT_NOTE) in (None, str(os.fstat(root_fd).st_ino))
 
     def make_temp_dir(self) -> None:
-        """`temp_dir` is there; one that had to be made is like the data folder, since bots stage their files there too."""
+        """`temp_dir` is there; one that had to be made is like the data folder, as bots stage files there too."""
         path = self.config.temp_dir
         if os.path.isdir(path):
             return

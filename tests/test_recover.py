@@ -14,6 +14,7 @@ from agent.core.model import Grade
 from agent.disk.walk import Found, Skipped, SkipReason
 from agent.outcome import Ending
 from agent.recover import Recovered, forget_vanished, mark_clean, recover
+from agent.rotation import delete
 
 
 def restart(bench: Bench, *, catalog: bool = True, journal: bool = True) -> Recovered:
@@ -107,6 +108,39 @@ def test_clean_end_makes_the_next_start_trust_the_catalog(bench: Bench) -> None:
     )
 
     assert restart(bench).adopted == []
+
+
+@pytest.mark.parametrize("has_deleted", [True, False])
+def test_clean_end_is_noted_after_the_deletions_reached_the_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, has_deleted: bool
+) -> None:
+    """btrfs brings a name back whose removal was not flushed, and a clean start would never know of it."""
+    notes: list[str | None] = []
+    if has_deleted:
+        delete(bench.ws, bench.ws.catalog.snapshots(USERS)[-1:])
+
+    with monkeypatch.context() as watched:
+        watched.setattr(recover_module, "flush_file_system", lambda _: notes.append(bench.ws.catalog.note("clean")))
+        mark_clean(bench.ws)
+
+    assert notes == ["no"] * has_deleted
+    assert bench.ws.catalog.note("clean") == "yes"
+
+
+def test_deletions_that_cannot_be_flushed_make_the_next_start_compare(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete(bench.ws, bench.ws.catalog.snapshots(USERS)[-1:])
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "write-back failed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(recover_module, "flush_file_system", fails)
+        with pytest.raises(OSError, match="write-back"):
+            mark_clean(bench.ws)
+
+    assert bench.ws.catalog.note("clean") == "no"
 
 
 OLD = {

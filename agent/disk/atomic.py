@@ -111,6 +111,16 @@ def _sync_file_system(fd: int) -> OSError | None:
     return None
 
 
+def flush_file_system(fd: int) -> None:
+    """Everything on the file system of `fd` is durable, removed names too.
+
+    Raises:
+        OSError: some of it may not be.
+    """
+    if (error := _sync_file_system(fd)) is not None:
+        raise error
+
+
 def drop_cached_pages(fd: int) -> None:
     """The next read of `fd` comes from the disk, as far as the kernel allows."""
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
