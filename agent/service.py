@@ -22,6 +22,7 @@ from agent.disk.lock import DaemonLock
 from agent.gate import Gate
 from agent.logs import get_logger
 from agent.metrics import Metrics
+from agent.metrics.labels import Operation
 from agent.notify import READY, STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
 from agent.record import Recorder, error_fields
 from agent.recover import mark_clean, recover
@@ -125,6 +126,11 @@ class Service:
             self._wake.clear()
             self._wake.wait(seconds)
 
+    def _trouble(self, event: str, error: Exception) -> None:
+        """A line and a count tell that folder or catalog refused."""
+        self._metrics.io_errors.inc(Operation.CATALOG)
+        self._log.error(event, backup_dir=self._config.backup_dir, **error_fields(error))
+
     def _goes_on(self) -> bool:
         """Called by long work between its steps: whether it may go on."""
         self._be_patient()
@@ -160,7 +166,7 @@ class Service:
             try:
                 self._take_lock()
             except OSError as error:
-                self._log.error("workspace_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))
+                self._trouble("workspace_unavailable", error)
                 self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
                 continue
             try:
@@ -168,7 +174,7 @@ class Service:
                 return True
             except (OSError, sqlite3.Error) as error:
                 self._lock.release()
-                self._log.error("workspace_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))
+                self._trouble("workspace_unavailable", error)
                 self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
             except AgentError:
                 self._lock.release()
@@ -200,7 +206,7 @@ class Service:
                 self._announce.recovered(recover(self._ws, self._goes_on), lost)
                 return
             except (OSError, sqlite3.Error) as error:
-                self._log.error("recovery_failed", **error_fields(error))
+                self._trouble("recovery_failed", error)
                 self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
 
     def _reopen(self) -> None:
@@ -250,7 +256,7 @@ class Service:
             try:
                 findings = gate.run()
             except (OSError, sqlite3.Error) as error:
-                self._log.error("gate_failed", **error_fields(error))
+                self._trouble("gate_failed", error)
                 pause(self._backoff.next_s(_OPENING))
                 continue
             now = self._clock.monotonic()
@@ -324,7 +330,7 @@ class Service:
             self._rounds.last_snapshots()
             mark_clean(self._ws)
         except FAILURES as error:
-            self._log.error("shutdown_flush_failed", **error_fields(error))
+            self._trouble("shutdown_flush_failed", error)
         finally:
             self._rounds.lanes.close()
             ended.set()

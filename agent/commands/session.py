@@ -1,10 +1,12 @@
 """What every one-shot command starts with: the config, the open workspace, and the names people type."""
 
 import argparse
+import contextlib
 import difflib
 import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,13 +111,9 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
         FolderError: the disk or the catalog refused.
     """
     config = read_config(args)
-    if not os.path.isdir(config.data_dir):
-        raise UsageError(
-            f"there is no data folder {display(config.data_dir)}",
-            hint="name it with --data-dir DIR, or the config with --config FILE",
-        )
     lease.ignore_break_signal()
     try:
+        _require_folder(config.data_dir)
         ws = Workspace.open(config, SystemClock())
         try:
             alone = _if_alone(ws, lambda: recover(ws))
@@ -128,7 +126,8 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = f"{display(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        name = error.filename if isinstance(error.filename, str | bytes) else config.backup_dir
+        where = f"{display(os.fsdecode(name))}: "
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free space on that disk" if full else "run it as the user of the bot, who owns data and backups"
         raise FolderError(f"{where}{error.strerror or error}", hint=hint) from error
@@ -137,6 +136,17 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
             f"the catalog in {display(config.state_dir)}: {error}",
             hint="try again; a damaged catalog is rebuilt from the snapshots at the next start of the agent",
         ) from error
+
+
+def _require_folder(data_dir: str) -> None:
+    """Raises UsageError when there is no such folder, OSError when the disk does not tell."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_ISDIR(os.stat(data_dir).st_mode):
+            return
+    raise UsageError(
+        f"there is no data folder {display(data_dir)}",
+        hint="name it with --data-dir DIR, or the config with --config FILE",
+    )
 
 
 def _if_alone(ws: Workspace, act: Callable[[], object]) -> bool:

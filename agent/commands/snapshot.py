@@ -85,6 +85,8 @@ def _pin(session: Session, outcome: Outcome) -> Outcome:
 
 
 def _exit_code(outcome: Outcome) -> int:
+    if outcome.rotation_error is not None:
+        return 1
     if outcome.ending in (Ending.PUBLISHED, Ending.UNCHANGED):
         return 0
     return 3 if outcome.ending in _PROBLEMS else 1
@@ -94,6 +96,8 @@ def _print(outcome: Outcome) -> None:
     name = display(outcome.snapshot.name) if outcome.snapshot else ""
     pinned = " (pinned)" if outcome.snapshot and outcome.snapshot.pinned else ""
     say(f"{display(outcome.rel)}: {_told(outcome, name)}{pinned}")
+    if outcome.rotation_error is not None:
+        say(f"  old snapshots could not be deleted: {outcome.rotation_error}")
     for problem in outcome.problems:
         say(f"  {problem}")
     if _exit_code(outcome) and (step := next_step(outcome)):

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from place import LATER, USERS, Place
 
+from agent.disk.store import Store
+
 
 def test_every_file_gets_a_snapshot_of_its_bytes(place: Place) -> None:
     place.write("sub/shop.json", [1])
@@ -116,3 +118,32 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error(place: Place, monkeypat
 
     assert code == 1
     assert "guilds: no snapshot: it is unreadable" in out
+
+
+def test_a_rotation_that_fails_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.configure("backup: {retention: {keep_last: 1, keep_intervals: 0, keep_hourly: 0, keep_daily: 0}}")
+    place.run("snapshot")
+    place.write("users.json", LATER)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Store, "delete", refuse)
+    code, out, _ = place.run("snapshot")
+
+    assert code == 1
+    assert "old snapshots could not be deleted: [Errno 5] Input/output error" in out
+
+
+def test_a_data_folder_that_cannot_be_seen_is_not_called_absent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, **rest: Any) -> os.stat_result:
+        if path == str(place.data):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return really(path, **rest)
+
+    really = os.stat
+    monkeypatch.setattr(os, "stat", refuse)
+    code, _, told = place.run("snapshot")
+
+    assert code == 1
+    assert f"error: {place.data}: Input/output error" in told
