@@ -17,6 +17,7 @@ from agent.disk.staging import open_root
 CATALOG_NAME = "catalog.sqlite3"
 FORMAT_VERSION = 1
 _BUSY_WAIT_S = 10.0
+_ROW_MAX_BYTES = 1 << 20  # a longer one is none of ours
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files(
@@ -64,6 +65,7 @@ class Catalog:
         self._opened = _identity(self.path)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(self.path, timeout=_BUSY_WAIT_S, isolation_level=None, check_same_thread=False)
+        self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ROW_MAX_BYTES)
         try:
             self._prepare()
         except BaseException:
@@ -87,7 +89,15 @@ class Catalog:
             self._db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
     def _refuse_foreign_tables(self) -> None:
-        """A table of ours that is there already has the columns of ours; otherwise the catalog is a damaged one."""
+        """A table of ours that is there already has the columns of ours; otherwise the catalog is a damaged one.
+
+        We make no views and no triggers: one that is there was planted, and may never come to an end.
+        """
+        planted = self._db.execute(
+            "SELECT name FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 1"
+        ).fetchone()
+        if planted is not None:
+            raise sqlite3.DatabaseError(f"{self.path}: its {planted[0]} is none of ours")
         for table, columns in (
             ("files", _FILE_COLUMNS),
             ("snapshots", _SNAPSHOT_COLUMNS + ", doomed"),

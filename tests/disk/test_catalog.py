@@ -338,3 +338,33 @@ def test_pin_is_flushed_before_it_is_told(catalog: Catalog) -> None:
 
     order = [s for s in statements if "synchronous" in s or s == "COMMIT"]
     assert order == ["PRAGMA synchronous=FULL", "COMMIT", "PRAGMA synchronous=NORMAL"]
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "DROP TABLE snapshots; CREATE VIEW snapshots AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
+        "SELECT x AS rel, x AS taken, x AS name, x AS digest, x AS size, x AS stored, x AS grade, x AS reason, x AS root, "
+        "x AS records, 0 AS pinned, 0 AS doomed FROM n",
+        "CREATE TRIGGER planted AFTER INSERT ON files BEGIN DELETE FROM snapshots; END",
+    ],
+)
+def test_view_or_trigger_says_that_the_catalog_is_none_of_ours(tmp_path: Path, planted: str) -> None:
+    Catalog(str(tmp_path)).close()
+    with closing(sqlite3.connect(tmp_path / CATALOG_NAME)) as db:
+        db.executescript(planted)
+
+    with pytest.raises(sqlite3.DatabaseError, match="none of ours"):
+        Catalog(str(tmp_path))
+
+
+def test_value_of_many_megabytes_is_damage_and_not_memory(tmp_path: Path) -> None:
+    catalog = Catalog(str(tmp_path))
+    catalog.set_note("clean", "yes")
+    with closing(sqlite3.connect(tmp_path / CATALOG_NAME)) as db:
+        db.execute("UPDATE meta SET value = zeroblob(5000000)")
+        db.commit()
+
+    with pytest.raises(sqlite3.DatabaseError):
+        catalog.note("clean")
+    catalog.close()
