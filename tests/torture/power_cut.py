@@ -1,0 +1,369 @@
+"""The power goes at every flush of every operation, and at random moments: `python tests/torture/power_cut.py`.
+
+ext4, xfs and btrfs lie in images.  An operation runs with its flushes held (see `held_flushes`); at the n-th one, before
+it took effect or just after, the power is cut (see `cut_disk`) and the process killed.  The disk is mounted again and looked
+at twice: as the cut left it, and after the next start of the agent.  Operations and promises are those of the other
+tortures; besides, what was announced before the cut (a log line, the answer of a command, a catalog row, a catalog that calls
+itself clean) has to be true.
+
+Needs root, loop devices and the mkfs tools; what is missing is told and left out.  `--seed` fixes which flushes a share
+takes and when the random cuts come.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "proof"))
+import operations
+from cut_at_random import RandomCuts
+from cut_disk import SIZE_MIB, CutDisk, cut_disk, cuts_of, missing_tools
+from held_flushes import Held, why_not
+from invariants import Expected, catalog_violations, copies_in, digest_of
+from operations import ALL, FLUSH, RELOAD, Operation, Place, document
+from walk import Scene
+
+FLUSHES_MAX = 400
+
+
+@dataclass
+class Tally:
+    """What came of one operation on one disk under one kind of cut."""
+
+    flushes: int = 0
+    cuts: int = 0
+    found: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class CarefulPlace(Place):
+    """The bot of the running service flushes what it writes: else a cut takes its state before the agent saw it."""
+
+    def write(self, rel: str, data: bytes) -> str:
+        digest = super().write(rel, data)
+        for path in (self.data / rel, (self.data / rel).parent):
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+        return digest
+
+
+# operations of power cuts alone
+
+
+def _either(place: Place) -> Expected:
+    """Of a change under the running service either state is there: the cut may come before the bot's own write."""
+    one, two = digest_of(document(1)), digest_of(document(2))
+    return Expected(
+        dict.fromkeys(operations.MODES, frozenset({one, two})), {rel: [one, two] for rel in operations.MODES}
+    )
+
+
+def _protected(place: Place) -> None:
+    operations._protected(place)
+
+
+def _pin(place: Place) -> int:
+    return place.agent("pin", place.copies()[0].name)
+
+
+def _is_pinned(place: Place) -> bool:
+    with contextlib.closing(sqlite3.connect(place.backups / ".agent/catalog.sqlite3")) as db:
+        return bool(db.execute("SELECT count(*) FROM snapshots WHERE pinned=1").fetchone()[0])
+
+
+def _one_state(place: Place) -> Expected:
+    one = digest_of(document(1))
+    return Expected(dict.fromkeys(operations.MODES, frozenset({one})), {rel: [one] for rel in operations.MODES})
+
+
+PIN = Operation("pin", _protected, _pin, _one_state, _one_state, _is_pinned)
+
+
+def _pin_beside_service(place: Place) -> int:
+    """A person pins while the agent runs, and sees the command succeed."""
+
+    def pin(_metrics: object) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "agent.cli",
+            "pin",
+            place.copies()[0].name,
+            "--config",
+            f"{place.root}/agent.yaml",
+        ]
+        if subprocess.run(command, check=False).returncode == 0:
+            print("\npinned", flush=True)
+
+    return operations.serve(place, pin)
+
+
+PIN_BESIDE = replace(PIN, name="pin beside the running service", act=_pin_beside_service, is_service=True)
+
+
+def _with_long_journal(place: Place) -> None:
+    """The journal is due to be made short at the next start."""
+    operations._changed(place)
+    journal = place.backups / ".agent/journal.jsonl"
+    gone = json.dumps(
+        {"op": "publish", "name": "gone", "rel": "gone.json", "digest": "0" * 64, "size": 1, "why": "x" * 900}
+    )
+    with journal.open("a") as stream:
+        stream.write(f"{gone}\n" * 1200)
+
+
+def _is_compact(place: Place) -> bool:
+    return (place.backups / ".agent/journal.jsonl").stat().st_size < 100_000
+
+
+COMPACT = replace(operations.SNAPSHOT, name="journal made short", prepare=_with_long_journal, done=_is_compact)
+OPERATIONS = {
+    operation.name: operation
+    for operation in (
+        *(o for o in ALL if o not in (FLUSH, RELOAD)),
+        replace(FLUSH, fault=_either, mended=_either),
+        RELOAD,
+        PIN,
+        PIN_BESIDE,
+        COMPACT,
+    )
+}
+
+
+# one operation on one disk
+
+
+class Trial:
+    """One operation, its folder on a disk that can be cut; every `cut_at` begins from the same state."""
+
+    def __init__(self, operation: Operation, disk: CutDisk, side: Path) -> None:
+        self.operation, self.disk = operation, disk
+        self.place = Place(disk.at / "root", side)
+        self.place.root.mkdir()
+        self.scene = Scene(operation, self.place, template=side)
+        self.states_file = side / "states"
+
+    def prepare(self) -> None:
+        with (
+            (self.place.side / "said").open("w") as out,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(out),
+        ):
+            self.operation.prepare(self.place)
+        self.disk.keep_as_base()
+
+    def cut_at(self, number: int, *, after: bool) -> tuple[bool, int, list[str]]:
+        """Cut at this flush; return whether there was one, how many there were, and what is broken."""
+        self.disk.reset()
+        held = Held([sys.executable, __file__, "--act", self.operation.name, str(self.place.root), str(self.place.side)],
+                    self.place.side / "said")  # fmt: skip
+        struck = held.run_to(number, lambda _: self.disk.cut(), after=after)
+        found: list[str] = []
+        if not struck:
+            self.disk.cut()
+            if held.child.returncode not in self.operation.ends:
+                found.append(f"undisturbed, it ended with {held.child.returncode}: {self.place.said[-400:]}")
+        said = self.place.said
+        self.disk.power_on()
+        found += self._as_left(said, ended=not struck)
+        found += self.scene.after_a_start()
+        if "\npinned\n" in said and not _is_pinned(self.place):
+            found.append("announced: the snapshot is pinned; it is not")
+        found += self.scene.drill()
+        return struck, held.count, found
+
+    def _as_left(self, said: str, *, ended: bool) -> list[str]:
+        """What is broken before anything mended it."""
+        found = [*self.scene.at_once(), *clean_violations(self.place.backups), *row_violations(self.place.backups)]
+        found += announced_violations(self.place, said)
+        if ended and not self.operation.done(self.place):
+            found.append("announced: the operation ended well, and what it did is not there")
+        return found
+
+
+def clean_violations(backups: Path) -> list[str]:
+    """A catalog that calls itself clean agrees with the folder: nobody will compare them."""
+    with looked_at(backups / ".agent") as state_dir:
+        if state_dir is None or _value(state_dir, "SELECT value FROM meta WHERE key='clean'") != "yes":
+            return []
+        return [f"clean, and yet: {line}" for line in catalog_violations(backups / ".agent", list(copies_in(backups)))]
+
+
+def row_violations(backups: Path) -> list[str]:
+    """Each row of the catalog announces a snapshot: it is there, whole.  One that is being deleted may be gone."""
+    with looked_at(backups / ".agent") as state_dir:
+        rows = _rows(state_dir, "SELECT name, digest FROM snapshots WHERE doomed=0") if state_dir else []
+    there = {copy.name: copy.digest for copy in copies_in(backups)}
+    journal = (backups / ".agent/journal.jsonl").read_bytes() if rows else b""
+    return [
+        f"catalog row: {name} is {'torn' if name in there else 'not there'}"
+        for name, digest in ((os.fsdecode(str_name), digest) for str_name, digest in rows)
+        if there.get(name) != digest and f'"was":"{name}"'.encode() not in journal  # an accept gives it another name
+    ]
+
+
+def announced_violations(place: Place, said: str) -> list[str]:
+    """Each snapshot and restore that the log told of is there."""
+    whole = {copy.name for copy in copies_in(place.backups) if copy.digest in place.states}
+    found = []
+    for event in events(said):
+        name = event.get("snapshot")
+        if event["event"] == "snapshot_published" and name not in whole:
+            found.append(f"announced: {name} was published; it is not there whole")
+        if event["event"] in ("source_restored", "source_repaired"):
+            data = (place.data / str(event["file"])).read_bytes()
+            if data == operations.DAMAGE or digest_of(data) not in place.states:
+                found.append(f"announced: {event['file']} was restored; it is not")
+    return found
+
+
+def events(said: str) -> Iterator[dict[str, object]]:
+    for line in said.splitlines():
+        with contextlib.suppress(ValueError):
+            if line.startswith("{") and "event" in (event := json.loads(line)):
+                yield event
+
+
+@contextlib.contextmanager
+def looked_at(state_dir: Path) -> Iterator[Path | None]:
+    """Lend a copy of the catalog: a look at the real one would mend it.  None where there is none that can be read."""
+    with contextlib.ExitStack() as held:
+        copy = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="looked-at-")))
+        for path in state_dir.glob("catalog.sqlite3*"):
+            if not path.name.endswith("-shm"):
+                shutil.copy(path, copy)
+        readable = (copy / "catalog.sqlite3").exists() and _value(copy, "SELECT count(*) FROM snapshots") is not None
+        yield copy if readable else None
+
+
+def _rows(state_dir: Path, sql: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(state_dir / "catalog.sqlite3")) as db:
+        return db.execute(sql).fetchall()
+
+
+def _value(state_dir: Path, sql: str) -> object:
+    try:
+        rows = _rows(state_dir, sql)
+    except sqlite3.DatabaseError:
+        return None
+    return rows[0][0] if rows else None
+
+
+# the walk
+
+
+def walk(fs: str, kind: str, operation: Operation, *, share: int, seed: int, deadline: float) -> Tally:
+    """Cut at every flush, before and after it (with `share`: at so many of them by chance), and after the end."""
+    tally, began = Tally(), time.monotonic()
+    with cut_disk(fs, kind) as disk, tempfile.TemporaryDirectory(prefix="power-cut-") as side:
+        trial = Trial(operation, disk, Path(side))
+        trial.prepare()
+
+        def cut(number: int, *, after: bool) -> bool:
+            try:
+                struck, count, found = trial.cut_at(number, after=after)
+            except Exception as error:
+                disk.unmount()
+                tally.found.append(f"flush {number}: {type(error).__name__}: {error}")
+                return False
+            where = f"{'after' if after else 'before'} flush {number}" if struck else "after the end"
+            tally.found += [f"{fs}, {kind}, {operation.name}, {where}: {line}" for line in found]
+            tally.flushes = max(tally.flushes, count)
+            tally.cuts += 1
+            return struck
+
+        cut(FLUSHES_MAX, after=False)  # undisturbed: how many there are, and the end
+        points = [(number, after) for number in range(1, tally.flushes + 1) for after in (False, True)]
+        if share:
+            points = random.Random(f"{seed} {fs} {kind} {operation.name}").sample(points, min(share, len(points)))
+        for number, after in points:
+            if time.monotonic() > deadline:
+                break
+            cut(number, after=after)
+    tally.seconds = time.monotonic() - began
+    return tally
+
+
+def walk_at_random(fs: str, kind: str, *, cuts: int, seed: int, deadline: float) -> Tally:
+    """Cut a running agent under a writing bot at so many random moments."""
+    tally, began = Tally(), time.monotonic()
+
+    def look(place: Place, said: str) -> list[str]:
+        return [
+            *clean_violations(place.backups),
+            *row_violations(place.backups),
+            *announced_violations(place, said),
+        ]
+
+    with cut_disk(fs, kind) as disk, tempfile.TemporaryDirectory(prefix="power-cut-") as side:
+        trial = RandomCuts(disk, Path(side), f"{seed} {fs} {kind}")
+        trial.prepare()
+        while tally.cuts < cuts and time.monotonic() < deadline:
+            tally.cuts += 1
+            tally.found += [f"{fs}, {kind}, random cut {tally.cuts}: {line}" for line in trial.cut(look)]
+    tally.seconds = time.monotonic() - began
+    return tally
+
+
+def act(name: str, root: str, side: str) -> int:
+    """The operation itself, in the process whose flushes are held."""
+    place = CarefulPlace(Path(root), Path(side))
+    return OPERATIONS[name].act(place)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fs", choices=[*SIZE_MIB, "all"], default="all")
+    parser.add_argument("--cut", choices=["nolog", "log", "device", "all"], default="all")
+    parser.add_argument("-k", metavar="WORD", default="", help="only the operations whose name holds WORD")
+    parser.add_argument("--share", type=int, default=0, metavar="N", help="only N cuts of each operation, by chance")
+    parser.add_argument(
+        "--random", type=int, default=20, metavar="N", help="cuts at random moments per disk (default: 20)"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=60.0, help="time limit (default: 60)")
+    parser.add_argument("--act", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.act:
+        return act(*args.act)
+    began, cuts, found = time.monotonic(), 0, 0
+    deadline = began + args.minutes * 60
+
+    def tell(what: str, tally: Tally) -> None:
+        nonlocal cuts, found
+        cuts, found = cuts + tally.cuts, found + len(tally.found)
+        print(f"{what}: {tally.cuts} cuts, {len(tally.found)} violations, {tally.seconds:.0f} s", flush=True)
+        for line in tally.found:
+            print(f"  {line}", flush=True)
+
+    for fs in SIZE_MIB if args.fs == "all" else [args.fs]:
+        if reason := why_not() or missing_tools(fs):
+            print(f"skip {fs}: {reason}")
+            continue
+        for kind in [kind for kind in cuts_of(fs) if args.cut in (kind, "all")]:
+            for operation in [o for o in OPERATIONS.values() if args.k in o.name]:
+                if time.monotonic() < deadline:
+                    tally = walk(fs, kind, operation, share=args.share, seed=args.seed, deadline=deadline)
+                    tell(f"{fs}, {kind}, {operation.name}, {tally.flushes} flushes", tally)
+            if args.random and time.monotonic() < deadline:
+                tally = walk_at_random(fs, kind, cuts=args.random, seed=args.seed, deadline=deadline)
+                tell(f"{fs}, {kind}, at random", tally)
+    print(f"power cuts: {cuts}, seed {args.seed}, {found} violations, {time.monotonic() - began:.0f} s")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""A few seconds of the tortures that need disks of their own in every run, the whole of them with `-m torture`."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import full_disk
+import pytest
+from cut_disk import SIZE_MIB, cuts_of, missing_tools
+from held_flushes import why_not
+
+HERE = Path(__file__).parent
+DISKS = [(fs, kind) for fs in SIZE_MIB for kind in cuts_of(fs)]
+
+
+def hold(program: str, *arguments: str, at_least: int) -> None:
+    """The program finds no violation, at no fewer points than that."""
+    done = subprocess.run([sys.executable, HERE / program, *arguments], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    summary = done.stdout.splitlines()[-1]
+    assert int(re.findall(r"\d+", summary)[0]) >= at_least, summary
+
+
+def need(reason: str) -> None:
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize(("fs", "name"), [("ext4", "heal at"), ("btrfs", "rotation")])
+def test_power_cut_in_an_operation_keeps_what_was_announced(fs: str, name: str) -> None:
+    need(why_not() or missing_tools(fs))
+    hold("power_cut.py", "--fs", fs, "--cut", cuts_of(fs)[0], "-k", name, "--share", "1", "--random", "0", at_least=2)
+
+
+def test_full_disk_in_a_rotation_loses_nothing() -> None:
+    need(full_disk.why_not())
+    hold("full_disk.py", "--kind", "tmpfs", "-k", "rotation", "--share", "2", at_least=2)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize(("fs", "kind"), DISKS)
+def test_power_cut_at_every_flush_and_at_random_keeps_what_was_announced(fs: str, kind: str) -> None:
+    need(why_not() or missing_tools(fs))
+    hold("power_cut.py", "--fs", fs, "--cut", kind, "--random", "50", "--minutes", "120", at_least=300)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("kind", full_disk.KINDS)
+def test_full_disk_at_every_block_and_under_the_bot_loses_nothing(kind: str) -> None:
+    need(full_disk.why_not())
+    hold("full_disk.py", "--kind", kind, at_least=200)
+
+
+@pytest.mark.torture
+def test_an_hour_of_writes_lets_nothing_grow() -> None:
+    hold("soak.py", "--seconds", "3600", at_least=3600)
