@@ -15,23 +15,21 @@ import contextlib
 import json
 import os
 import random
-import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "proof"))
 import operations
+from announced import announced_violations, clean_violations, is_pinned, row_violations
 from cut_at_random import RandomCuts
 from cut_disk import SIZE_MIB, CutDisk, cut_disk, cuts_of, missing_tools
 from held_flushes import Held, why_not
-from invariants import Expected, catalog_violations, copies_in, digest_of
+from invariants import Expected, digest_of
 from operations import ALL, FLUSH, RELOAD, Operation, Place, document
 from walk import Scene
 
@@ -79,17 +77,12 @@ def _pin(place: Place) -> int:
     return place.agent("pin", place.copies()[0].name)
 
 
-def _is_pinned(place: Place) -> bool:
-    with contextlib.closing(sqlite3.connect(place.backups / ".agent/catalog.sqlite3")) as db:
-        return bool(db.execute("SELECT count(*) FROM snapshots WHERE pinned=1").fetchone()[0])
-
-
 def _one_state(place: Place) -> Expected:
     one = digest_of(document(1))
     return Expected(dict.fromkeys(operations.MODES, frozenset({one})), {rel: [one] for rel in operations.MODES})
 
 
-PIN = Operation("pin", _protected, _pin, _one_state, _one_state, _is_pinned)
+PIN = Operation("pin", _protected, _pin, _one_state, _one_state, lambda place: is_pinned(place.backups))
 
 
 def _pin_beside_service(place: Place) -> int:
@@ -180,7 +173,7 @@ class Trial:
         self.disk.power_on()
         found += self._as_left(said, ended=not struck)
         found += self.scene.after_a_start()
-        if "\npinned\n" in said and not _is_pinned(self.place):
+        if "\npinned\n" in said and not is_pinned(self.place.backups):
             found.append("announced: the snapshot is pinned; it is not")
         found += self.scene.drill()
         return struck, held.count, found
@@ -192,74 +185,6 @@ class Trial:
         if ended and not self.operation.done(self.place):
             found.append("announced: the operation ended well, and what it did is not there")
         return found
-
-
-def clean_violations(backups: Path) -> list[str]:
-    """A catalog that calls itself clean agrees with the folder: nobody will compare them."""
-    with looked_at(backups / ".agent") as state_dir:
-        if state_dir is None or _value(state_dir, "SELECT value FROM meta WHERE key='clean'") != "yes":
-            return []
-        return [f"clean, and yet: {line}" for line in catalog_violations(backups / ".agent", list(copies_in(backups)))]
-
-
-def row_violations(backups: Path) -> list[str]:
-    """Each row of the catalog announces a snapshot: it is there, whole.  One that is being deleted may be gone."""
-    with looked_at(backups / ".agent") as state_dir:
-        rows = _rows(state_dir, "SELECT name, digest FROM snapshots WHERE doomed=0") if state_dir else []
-    there = {copy.name: copy.digest for copy in copies_in(backups)}
-    journal = (backups / ".agent/journal.jsonl").read_bytes() if rows else b""
-    return [
-        f"catalog row: {name} is {'torn' if name in there else 'not there'}"
-        for name, digest in ((os.fsdecode(str_name), digest) for str_name, digest in rows)
-        if there.get(name) != digest and f'"was":"{name}"'.encode() not in journal  # an accept gives it another name
-    ]
-
-
-def announced_violations(place: Place, said: str) -> list[str]:
-    """Each snapshot and restore that the log told of is there."""
-    whole = {copy.name for copy in copies_in(place.backups) if copy.digest in place.states}
-    found = []
-    for event in events(said):
-        name = event.get("snapshot")
-        if event["event"] == "snapshot_published" and name not in whole:
-            found.append(f"announced: {name} was published; it is not there whole")
-        if event["event"] in ("source_restored", "source_repaired"):
-            data = (place.data / str(event["file"])).read_bytes()
-            if data == operations.DAMAGE or digest_of(data) not in place.states:
-                found.append(f"announced: {event['file']} was restored; it is not")
-    return found
-
-
-def events(said: str) -> Iterator[dict[str, object]]:
-    for line in said.splitlines():
-        with contextlib.suppress(ValueError):
-            if line.startswith("{") and "event" in (event := json.loads(line)):
-                yield event
-
-
-@contextlib.contextmanager
-def looked_at(state_dir: Path) -> Iterator[Path | None]:
-    """Lend a copy of the catalog: a look at the real one would mend it.  None where there is none that can be read."""
-    with contextlib.ExitStack() as held:
-        copy = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="looked-at-")))
-        for path in state_dir.glob("catalog.sqlite3*"):
-            if not path.name.endswith("-shm"):
-                shutil.copy(path, copy)
-        readable = (copy / "catalog.sqlite3").exists() and _value(copy, "SELECT count(*) FROM snapshots") is not None
-        yield copy if readable else None
-
-
-def _rows(state_dir: Path, sql: str) -> list[tuple[Any, ...]]:
-    with contextlib.closing(sqlite3.connect(state_dir / "catalog.sqlite3")) as db:
-        return db.execute(sql).fetchall()
-
-
-def _value(state_dir: Path, sql: str) -> object:
-    try:
-        rows = _rows(state_dir, sql)
-    except sqlite3.DatabaseError:
-        return None
-    return rows[0][0] if rows else None
 
 
 # the walk
