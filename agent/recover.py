@@ -4,6 +4,7 @@ Files and journal are the truth; the catalog is their index.  The same way adopt
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,9 @@ from agent.workspace import Workspace, suspect_thresholds
 _CLEAN = "clean"
 _FOLDER = "backup_inode"
 _NOT_SNAPSHOTS = (".agent", "_migration")
+_ROOTS = ("object", "array", "string", "number", "boolean", "null")
+_SIZE_MAX_BYTES = 1 << 62
+_is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
 _CLOCK_SLACK = timedelta(days=1)
 _ON_ITS_WAY = timedelta(hours=1)
 _JOURNAL_SPARE_BYTES = 1024 * 1024
@@ -159,6 +163,7 @@ def _keep(ws: Workspace, folder: StagingFolder, name: str, rel: str, done: Recov
     """Keep what lies under a staged name, unless a swap is at work on it just now."""
     try:
         split_rel(rel)
+        os.fsencode(rel)
     except ValueError:
         rel = ""
     rel = rel or f"unknown/{name}"
@@ -238,7 +243,7 @@ def _find_unknown(ws: Workspace, told: dict[str, dict[str, object]], done: Recov
         if ws.catalog.snapshot_named(entry.rel) is not None:
             continue
         rel, taken_at = _owner_and_time(entry, told, known_rels)
-        written_at = datetime.fromtimestamp(entry.signature.mtime_ns / 1e9, UTC)
+        written_at = datetime.fromtimestamp(max(0.0, min(entry.signature.mtime_ns / 1e9, now.timestamp())), UTC)
         is_ahead = taken_at is not None and taken_at > now + _CLOCK_SLACK
         if taken_at is None or is_ahead:
             taken_at = min(written_at, now)
@@ -255,8 +260,8 @@ def _owner_and_time(
     parsed = parse_name(entry.rel)
     if parsed is not None:
         record = told.get(entry.rel)
-        rel = parsed.rel or (str(record["rel"]) if record else None)
-        if rel is None:
+        rel = parsed.rel or (str(record.get("rel")) if record else None)
+        if rel is None or not belongs_to(entry.rel, rel):
             rel = next((known for known in known_rels if belongs_to(entry.rel, known)), None)
         return rel, parsed.taken_at
     foreign = parse_foreign(entry.rel)
@@ -284,14 +289,16 @@ def _told_snapshot(found: _Unknown, told: dict[str, dict[str, object]]) -> Snaps
     try:
         if record is None:
             return None
-        size = int(str(record["size"]))
+        size, digest = int(str(record["size"])), str(record["digest"])
+        if not 0 <= size <= _SIZE_MAX_BYTES or not _is_digest(digest):
+            return None
         shape = record.get("shape")
         outline = _shape_of(size, shape) if isinstance(shape, list) else None
         parsed = parse_name(found.name)
         if parsed is not None and not parsed.compression_suffix and size != found.stored_bytes:
             return None
         return Snapshot(
-            found.rel, found.name, found.taken_at, str(record["digest"]), size, Grade(str(record["grade"])),
+            found.rel, found.name, found.taken_at, digest, size, Grade(str(record["grade"])),
             Reason(str(record["reason"])), outline, bool(record.get("pinned", False)), found.stored_bytes,
         )  # fmt: skip
     except (KeyError, ValueError, IndexError):
@@ -300,7 +307,7 @@ def _told_snapshot(found: _Unknown, told: dict[str, dict[str, object]]) -> Snaps
 
 def _shape_of(size: int, told: list[object]) -> Shape:
     root, records = told
-    if not isinstance(root, str) or not (records is None or isinstance(records, int)):
+    if root not in _ROOTS or not (records is None or (isinstance(records, int) and 0 <= records <= size)):
         raise ValueError("no outline of a document")
     return Shape(size, root, records)
 

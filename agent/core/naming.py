@@ -259,9 +259,10 @@ def parse_foreign(name: str) -> tuple[str, datetime | None] | None:
     label, suffix = tail, ""
     if _foreign_time(tail) is None:
         label, suffix = _split_suffix(tail)
-    if suffix in _ARCHIVE_SUFFIXES:
+    own = f"{stem}{suffix}"
+    if suffix in _ARCHIVE_SUFFIXES or own in (".", ".."):
         return None
-    return "/".join([*folders, f"{stem}{suffix}"]), _foreign_time(label)
+    return "/".join([*folders, own]), _foreign_time(label)
 
 
 def _foreign_time(label: str) -> datetime | None:
@@ -293,7 +294,7 @@ def _is_made(name: str, rel: str, taken_at: datetime, kind: Kind, compression_su
 def _parts(path: str) -> list[str]:
     """Return the parts of a relative path that stays where it is; ValueError for any other."""
     parts = path.split("/")
-    if any(part in ("", ".", "..") for part in parts):
+    if any(part in ("", ".", "..") for part in parts) or "\0" in path:
         raise ValueError(f"not a plain relative path: {path!r}")
     return parts
 

@@ -15,6 +15,7 @@ from agent.disk.staging import StagingFolder, open_root
 
 JOURNAL_NAME = "journal.jsonl"
 _FILE_MODE = 0o600
+_LINE_MAX_BYTES = 1 << 20
 
 Record = Mapping[str, object]
 
@@ -48,14 +49,14 @@ class Journal:
             os.close(fd)
 
     def read(self) -> Iterator[dict[str, object]]:
-        """Yield the records, oldest first; a line cut short by a crash is passed over."""
+        """Yield the records, oldest first; a line cut short by a crash, or longer than any of ours, is passed over."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             fd = os.open(os.path.join(self._folder, JOURNAL_NAME), flags)
         except FileNotFoundError:
             return
         with open(fd, "rb") as stream:
-            for line in stream:
+            while line := stream.readline(_LINE_MAX_BYTES):
                 with contextlib.suppress(ValueError, RecursionError):
                     record = json.loads(line)
                     if isinstance(record, dict):

@@ -39,7 +39,7 @@ def file_row(state: FileState) -> tuple[object, ...]:
     s, shape, own = state.signature, state.shape, state.ownership
     return (
         os.fsencode(state.rel), state.grade.value, _ms(state.since),
-        *((_signed(s.inode), s.size_bytes, s.mtime_ns, s.ctime_ns) if s else (None,) * 4),
+        *((_signed(s.inode), s.size_bytes, _signed(s.mtime_ns), _signed(s.ctime_ns)) if s else (None,) * 4),
         state.digest, *((shape.size_bytes, shape.root, shape.records) if shape else (None,) * 3),
         *((own.uid, own.gid, own.mode) if own else (None,) * 3),
         state.mode.value if state.mode else None, _ms(state.last_good_at), _ms(state.last_snapshot_at),
@@ -113,8 +113,9 @@ def _signature(row: Row) -> Signature | None:
     return Signature(inode % _INODES, size, mtime_ns, ctime_ns)
 
 
-def _signed(inode: int) -> int:
-    return inode - _INODES if inode >= _INODES // 2 else inode
+def _signed(number: int) -> int:
+    """Return `number` as 64 bits hold it; a time beyond the year 2262 comes back as another, which costs one look."""
+    return (number + _INODES // 2) % _INODES - _INODES // 2
 
 
 def _ms(moment: datetime | None) -> int | None:

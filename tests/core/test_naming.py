@@ -265,6 +265,9 @@ def test_a_backup_of_another_program_is_understood(name: str, rel: str, taken_at
         "users_backup_2024-01-01.json.gz",
         "../users_backup_2024-01-01.json",
         "_quarantine/users_backup_2024-01-01.json",
+        "._backup_x",
+        ".._backup_2024-01-01",
+        "users\0_backup_2024-01-01.json",
         "",
     ],
 )
