@@ -107,8 +107,8 @@ def _stage(place: _Place, staging_folder: StagingFolder, fill: Fill) -> PutBack:
             if place.judged is None:
                 result = swap.put_missing(folder_fd, name, staged)
             else:
-                staged.mark_complete()
                 _announce(place, staged)
+                staged.mark_complete()
         except BaseException:
             staged.discard()
             raise
@@ -139,11 +139,13 @@ def _open_live_folder(place: _Place, folder: str) -> int:
 
 
 def _announce(place: _Place, staged: StagedFile) -> None:
-    """The journal knows whose the staged name is, before it may come to hold bytes of the bot."""
+    """The journal knows whose the name is that the staged file is about to get and that may come to show bytes of the
+    bot: a kill at any point leaves a part, which is swept, or a name that is known.
+    """
     assert place.judged is not None
     place.ws.journal.append_durably(
         {
-            "op": "swap", "rel": place.rel, "folder": staged.folder.path, "staged": staged.name,
+            "op": "swap", "rel": place.rel, "folder": staged.folder.path, "staged": staged.complete_name,
             "judged": place.judged.capture.digest, "good": place.good,
         }
     )  # fmt: skip

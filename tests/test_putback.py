@@ -287,3 +287,21 @@ def test_real_bind_mounts_are_healed(place: Place, what: str) -> None:
     assert (done.done, place.kept(done)) == (True, DAMAGED)
     assert (outside / "users.json").read_bytes() == GOOD
     assert place.temporary() == []
+
+
+def test_staged_name_is_in_the_journal_before_anything_bears_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path)
+    complete, seen = StagedFile.mark_complete, []
+
+    def told_before(staged: StagedFile) -> None:
+        told = [record["staged"] for record in place.ws.journal.read() if record["op"] == "swap"]
+        complete(staged)
+        seen.append((told, staged.name))
+
+    monkeypatch.setattr(StagedFile, "mark_complete", told_before)
+    place.put_back()
+
+    [(told, name)] = seen
+    assert told == [name]

@@ -35,14 +35,18 @@ class StagedFile:
     def path(self) -> str:
         return os.path.join(self.folder.path, self.name)
 
+    @property
+    def complete_name(self) -> str:
+        """The name that `mark_complete` gives it."""
+        return self.name.removesuffix(_PART_SUFFIX).removesuffix(TEMP_SUFFIX) + TEMP_SUFFIX
+
     def write(self, data: bytes | memoryview) -> None:
         write_all(self.fd, data)
 
     def mark_complete(self) -> None:
         """The name no longer says "part": from here on it may come to hold bytes of the bot."""
-        whole = self.name.removesuffix(_PART_SUFFIX) + TEMP_SUFFIX
-        rename_new(self.folder.fd, self.name, self.folder.fd, whole)
-        self.name = whole
+        rename_new(self.folder.fd, self.name, self.folder.fd, self.complete_name)
+        self.name = self.complete_name
 
     def reopen_for_reading(self) -> int:
         """Return a read-only descriptor that keeps the file safe from a sweep; `fd`, which can write, is closed.
