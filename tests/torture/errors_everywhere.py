@@ -19,7 +19,14 @@ from walk import Scene, walk_from_command_line
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.EINTR)
 DOCUMENTED = {0, 1, 2, 3, 4}
-_IN_SQLITE = ("disk I/O error", "unable to open database", "disk is full", "readonly database", "database is locked")
+_IN_SQLITE = (
+    "disk I/O error",
+    "unable to open database",
+    "disk is full",
+    "readonly database",
+    "database is locked",
+    "locking protocol",
+)
 _TROUBLE = (
     "backup_agent_io_errors_total", "backup_agent_snapshots_refused_total", 'result="failed"', 'result="unreadable"',
     "backup_agent_log_lines_dropped_total", "backup_agent_refresh_failures_total",
@@ -50,7 +57,7 @@ def judge(scene: Scene, blow: Blow, ended: Ended) -> list[str]:
     if again not in operation.ends | operation.restarts:
         found.append(f"without the cause it ended with {again}: {place.said[-300:]}")
     found += scene.after_a_start()
-    if not operation.done(place):
+    if not (operation.caught_up or operation.done)(place):
         found.append("not done although the cause is gone")
     return found
 
@@ -69,7 +76,7 @@ def _end(scene: Scene, blow: Blow, ended: Ended) -> list[str]:
         found.append(f"silent: not done, and ended with 0: {said[-300:]}")
     if blow.code and os.strerror(blow.code) not in said and not any(text in said for text in _IN_SQLITE):
         found.append(f"does not say what failed: {said[-400:]}")
-    if not any(name in said for name in (".json", "data", "agent.yaml", "catalog")):
+    if not any(name in said for name in (".json", "data", "agent.yaml", "catalog", ".lock")):
         found.append(f"does not say where it failed: {said[-300:]}")
     if scene.operation.is_service and _loud(said) and not _trouble(scene):
         found.append(f"told of {_loud(said)}, counted nothing")

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-SUPPORTED = sys.platform == "linux" and platform.machine() == "x86_64"
-
 # Where a call names what it touches: a descriptor or a path in the first argument, a path below a folder, or two.
 _FD, _PATH, _AT, _TWO_PATHS, _TWO_AT = range(5)
 _CALLS = {
@@ -85,6 +83,11 @@ class Call:
     def __str__(self) -> str:
         return f"{self.name} {self.path}"
 
+    @property
+    def changes_the_disk(self) -> bool:
+        """Whether what a kill leaves behind may differ before and after this call; locks go with the process."""
+        return self.creates or self.name in _MAKING or self.name in _UNMAKING
+
     def can_fail_with(self, code: int) -> bool:
         """Whether the manual page of the call knows this error, or a disk that breaks would bring it."""
         makes = self.creates or self.name in _MAKING
@@ -102,6 +105,10 @@ _MAKING = {
     "write", "writev", "pwrite64", "pwritev", "mkdir", "mkdirat", "link", "linkat", "symlink", "rename", "renameat",
     "renameat2", "ftruncate", "fallocate", "fsync", "fdatasync", "syncfs", "fsetxattr", "setxattr", "copy_file_range",
 }  # fmt: skip
+_UNMAKING = {
+    "unlink", "unlinkat", "rmdir", "truncate", "fchmod", "fchmodat", "chmod", "fchown", "fchownat", "chown", "lchown",
+    "fremovexattr", "utimensat", "creat",
+}  # fmt: skip
 _BY_NAME = {name for name, kind in _CALLS.values() if kind != _FD} | {"fcntl"}
 _SLOW = {
     "open", "openat", "openat2", "creat", "read", "readv", "pread64", "write", "writev", "pwrite64", "close", "fsync",
@@ -116,6 +123,16 @@ class Ended:
     code: int = 0
     calls: list[Call] = field(default_factory=list)
     struck: Call | None = None  # None when the run ended before the blow
+
+
+def can_trace() -> bool:
+    """Whether processes can be traced here: x86-64 Linux, in a container that permits ptrace."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    try:
+        return run_traced(lambda: 0, below="/").code == 0
+    except PermissionError:
+        return False
 
 
 def mark() -> None:
@@ -142,8 +159,8 @@ def run_traced(act: Callable[[], int], *, below: str, blow: Blow | None = None, 
 def _be_traced(act: Callable[[], int]) -> None:
     code = 99
     try:
-        _libc.ptrace(_TRACEME, 0, None, None)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        if _libc.ptrace(_TRACEME, 0, None, None) == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
         _install_filter()
         code = act()
     finally:
@@ -177,7 +194,9 @@ class _Tracer:
         self._registers = (ctypes.c_ulonglong * 27)()
 
     def run(self) -> Ended:
-        os.waitpid(self._leader, 0)
+        _, status = os.waitpid(self._leader, 0)
+        if not os.WIFSTOPPED(status):
+            raise PermissionError("ptrace is not permitted here")
         self._ask(_SETOPTIONS, self._leader, _OPTIONS)
         self._ask(_CONT, self._leader, 0)
         while True:

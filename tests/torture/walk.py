@@ -143,7 +143,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Plan:
-    """`blows` makes the points of a run with so many calls; `share` takes that many of them by chance, 0 all."""
+    """`blows` makes the points of a run with so many calls; `share` takes that many of each operation by chance, 0 all."""
 
     blows: Callable[[Ended], Sequence[Blow]]
     judge: Judge
@@ -231,7 +231,7 @@ def walk_from_command_line(
     """Walk as the arguments say, print a line for each operation and a summary; return the exit code."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-k", metavar="WORD", default="", help="only the operations whose name holds WORD")
-    parser.add_argument("--share", type=int, default=0, metavar="N", help="only N points of each operation, by chance")
+    parser.add_argument("--share", type=int, default=0, metavar="N", help="only N points in all, by chance")
     parser.add_argument("--seed", type=int, default=1, help="which points a share takes (default: 1)")
     parser.add_argument("--minutes", type=float, default=60.0, help="time limit (default: 60)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
@@ -239,8 +239,11 @@ def walk_from_command_line(
     options = parser.parse_args(arguments)
     began = time.monotonic()
     deadline = began + options.minutes * 60
-    plan = Plan(blows, judge, options.seed, options.share, options.jobs, options.where, deadline)
     chosen = [operation for operation in ALL if options.k in operation.name]
+    if options.share:
+        chosen = random.Random(options.seed).sample(chosen, min(options.share, len(chosen)))
+    each = -(-options.share // len(chosen))
+    plan = Plan(blows, judge, options.seed, each, options.jobs, options.where, deadline)
     total = walk(chosen, plan, lambda line: print(line, flush=True))
     print(
         f"{verb} at {total.points} points of {total.calls} system calls in {len(chosen)} operations "
