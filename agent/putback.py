@@ -240,6 +240,7 @@ def keep_leftover(ws: Workspace, folder: StagingFolder, name: str, rel: str, kno
             grade = known.grade if known else _grade_of(ws, rel, os.path.join(folder.path, name))
             draft = _aside(ws, rel, digest, b"", ownership_of(os.fstat(fd)), grade)
             status = os.fstat(fd)
+            os.fsync(fd)  # who wrote it need not have: what is told as kept outlives a power cut
             # An inode that has other names can be written through them: a copy cannot.
             with _doubted(ws):
                 moved = ws.store.move_aside(folder.fd, name, draft, status.st_size) if status.st_nlink == 1 else None

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import putback
 from agent.config import load_config
-from agent.core.model import FileState, Grade, Ownership
+from agent.core.model import FileState, Grade, Ownership, Snapshot
 from agent.disk import lease, swap
 from agent.disk.capture import Capture, capture
 from agent.disk.journal import Journal
@@ -185,6 +186,29 @@ def test_damaged_bytes_that_cannot_be_kept_yet_stay_for_the_next_start(
 
     assert place.live.read_bytes() == GOOD
     assert [path.read_bytes() for path in place.temporary()] == [DAMAGED]
+
+
+def test_displaced_bytes_are_flushed_before_they_are_told_as_kept(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bot that wrote them without a flush would else lose them, and we their evidence, in a power cut."""
+    place.live.write_bytes(DAMAGED)
+    damaged, steps, aside, fsync = os.stat(place.live).st_ino, list[str](), Store.move_aside, os.fsync
+
+    def moves(*args: Any) -> Snapshot | None:
+        steps.append("moved")
+        return aside(*args)
+
+    def flushes(fd: int) -> None:
+        steps.extend(["flushed"] * (os.fstat(fd).st_ino == damaged))
+        fsync(fd)
+
+    with monkeypatch.context() as watched:
+        watched.setattr(os, "fsync", flushes)
+        watched.setattr(Store, "move_aside", moves)
+        place.put_back()
+
+    assert steps == ["flushed", "moved"]
 
 
 def test_other_mount_of_the_same_device_is_staged_in_the_files_own_folder(

@@ -120,7 +120,9 @@ class RandomCuts:
         return [f"after a start: {line}" for line in found]
 
     def _live(self) -> list[Path]:
-        return [path for rel in FILES if (path := self.place.data / rel).exists()]
+        """The data files, and what a heal had under a staged name just then."""
+        live = [path for rel in FILES if (path := self.place.data / rel).exists()]
+        return [*live, *self.place.data.glob("temp/*.tmp")]
 
     def _good_copies(self) -> list[str]:
         return [copy.name for copy in copies_in(self.place.backups) if copy.kind is Kind.BACKUP]
