@@ -106,6 +106,8 @@ class _Swap:
         self._name, self._staged, self._judged, self._leased = name, staged, judged, leased
         self._damaged, self._ours = _identity(os.fstat(live_fd)), _identity(os.fstat(staged_fd))
         self._ours_before = _content_times(staged_fd)
+        self._pinned: list[int] = []
+        self._came_back = self._damaged  # what the live name shows after an undo
         self._ours_leased = lease.take_read_lease(staged_fd) is lease.Lease.HELD
 
     def run(self, keep: Callable[[int], None], grace: Callable[[], None]) -> SwapResult:
@@ -122,6 +124,9 @@ class _Swap:
         except OSError:
             # What came out cannot be looked at or put back: it may be the bot's, so it is kept.
             return SwapResult(Swapped.RACED, self._open_staged(), leftover=True)
+        finally:
+            for fd in self._pinned:
+                os.close(fd)
 
     def _look_and_undo(self, grace: Callable[[], None]) -> SwapResult:
         if self._shown() == self._damaged:
@@ -131,37 +136,38 @@ class _Swap:
         if self._is_ours_touched():
             # The bot went on to open the good file for writing: what it writes there is newer than what came out.
             return SwapResult(Swapped.RACED, self._open_staged(), leftover=True)
-        if self._undo():
+        if self._undo(self._ours):
             return SwapResult(Swapped.RACED, self._open_staged(), leftover=True, undone=True)
-        lease.release(self._live_fd)  # whoever waits for it goes on
-        grace()  # for an open that had looked our inode up while it bore the live name
-        if self._is_ours_touched():
-            return SwapResult(Swapped.RACED, self._staged_fd, leftover=True, undone=True)
-        return SwapResult(Swapped.RACED, undone=True)
+        if not self._is_ours_touched():
+            if self._came_back == self._damaged:
+                lease.release(self._live_fd)  # whoever waits for it goes on
+            grace()  # for an open that had looked our inode up while it bore the live name
+            if not self._is_ours_touched():
+                return SwapResult(Swapped.RACED, undone=True)
+            if self._came_back == self._damaged:
+                return SwapResult(Swapped.RACED, self._staged_fd, leftover=True, undone=True)
+        # An open for writing came just before the undo and waits for our inode: what it writes there is the newest.
+        self._undo(self._came_back)
+        return SwapResult(Swapped.RACED, self._open_staged(), leftover=True, undone=True)
 
-    def _undo(self) -> bool:
-        """The live name shows the newest state of the bot; return whether an older one is left under the staged name.
+    def _undo(self, put_in: tuple[int, int]) -> bool:
+        """The live name shows the newest state of the bot; return whether one of its states is left as staged.
 
-        Each exchange puts in what came out before; once what comes out is what we put in last, nobody was faster.
-        What goes in is held open meanwhile: a freed inode number could come back as another file.
+        Each exchange puts in what came out before; once what comes out is `put_in`, what we put in last, nobody was
+        faster.  What goes in is held open meanwhile: a freed inode number could come back as another file.
         """
-        put_in = self._ours
-        pinned: list[int] = []
-        try:
-            for _ in range(_UNDO_MAX):
-                flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-                pinned.append(os.open(self._staged.name, flags, dir_fd=self._staged.folder.fd))
-                going_in = _identity(os.fstat(pinned[-1]))
-                try:
-                    self._exchange()
-                except FileNotFoundError:
-                    return True  # the bot deleted the live file, and with it what we had put in
-                if self._shown() == put_in:
-                    return put_in != self._ours
-                put_in = going_in
-        finally:
-            for fd in pinned:
-                os.close(fd)
+        for _ in range(_UNDO_MAX):
+            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._pinned.append(os.open(self._staged.name, flags, dir_fd=self._staged.folder.fd))
+            going_in = _identity(os.fstat(self._pinned[-1]))
+            try:
+                self._exchange()
+            except FileNotFoundError:
+                return True  # the bot deleted the live file, and with it what we had put in
+            if self._shown() == put_in:
+                self._came_back = going_in
+                return put_in != self._ours
+            put_in = going_in
         return True
 
     def _rename_checked(self, keep: Callable[[int], None]) -> SwapResult:

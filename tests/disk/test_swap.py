@@ -407,7 +407,34 @@ def test_bot_that_renames_and_then_opens_the_good_file_keeps_its_last_write(
     close(result)
 
 
-def test_open_of_the_good_file_that_the_undo_takes_away_is_kept_and_watched(
+def test_open_of_the_good_file_just_before_the_undo_keeps_its_write_in_the_live_file(
+    arena: Arena, around: Callable[..., None]
+) -> None:
+    """Seen with every exchange held up: the bot renamed, then opened what it found there to append to it."""
+    writer = Writer(arena.live, NEWER)
+    around(before={1: lambda: arena.rename(NEW), 2: writer.start})
+
+    result, left = arena.swap()
+    writer.join()
+
+    assert (result.how, result.leftover, left) == (Swapped.RACED, True, NEW)
+    assert arena.live.read_bytes() == NEWER
+    close(result)
+
+
+def test_rename_while_the_good_file_goes_in_again_wins(arena: Arena, around: Callable[..., None]) -> None:
+    writer = Writer(arena.live, NEWER)
+    around(before={1: lambda: arena.rename(NEW), 2: writer.start, 3: lambda: arena.rename(NEWEST)})
+
+    result, _ = arena.swap()
+    writer.join()
+
+    assert (result.how, result.leftover) == (Swapped.RACED, True)
+    assert arena.live.read_bytes() == NEWEST
+    assert displaced(result) == NEWER
+
+
+def test_late_open_of_the_good_file_that_the_undo_took_away_keeps_its_write_in_the_live_file(
     arena: Arena, around: Callable[..., None]
 ) -> None:
     """The bot had looked our inode up, and reaches it only after the undo."""
@@ -429,8 +456,8 @@ def test_open_of_the_good_file_that_the_undo_takes_away_is_kept_and_watched(
     os.close(pinned[0])
 
     assert (result.how, result.leftover, result.undone) == (Swapped.RACED, True, True)
-    assert arena.live.read_bytes() == NEW
-    assert displaced(result) == NEWER
+    assert arena.live.read_bytes() == NEWER
+    assert displaced(result) == NEW
 
 
 def test_late_write_into_the_displaced_inode_is_seen_through_its_descriptor(arena: Arena) -> None:
