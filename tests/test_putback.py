@@ -206,7 +206,7 @@ def test_displaced_bytes_are_flushed_before_they_are_told_as_kept(
     with monkeypatch.context() as watched:
         watched.setattr(os, "fsync", flushes)
         watched.setattr(Store, "move_aside", moves)
-        place.put_back()
+        finish(place.put_back())
 
     assert steps == ["flushed", "moved"]
 
