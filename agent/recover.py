@@ -65,6 +65,7 @@ def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovere
     if not was_clean:
         reconcile(ws, done, go_on)
     ws.catalog_was_lost = None
+    ws.catalog.lost_a_change = False
     refused = any(isinstance(error, OSError) and error.errno is not None for _, error in done.failures)
     ws.is_doubtful = refused or not go_on()  # what the disk refused may be had at the next start
     if ws.journal.size_bytes() > _JOURNAL_SPARE_BYTES:
@@ -78,7 +79,7 @@ def mark_clean(ws: Workspace) -> None:
     Raises:
         OSError: deletions could not be made durable; the next start compares.
     """
-    if ws.is_doubtful:
+    if ws.is_doubtful or ws.catalog.lost_a_change:
         return
     if ws.has_deleted:  # btrfs brings a name back whose removal was not flushed
         root_fd = open_root(ws.store.path)

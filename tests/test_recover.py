@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from bench import DAMAGE, USERS, Bench, document
 
 import agent.recover as recover_module
 from agent.core.model import Grade
+from agent.disk.catalog import Catalog
 from agent.disk.walk import Found, Skipped, SkipReason
 from agent.outcome import Ending
 from agent.recover import Recovered, forget_vanished, mark_clean, recover
@@ -172,6 +174,22 @@ def test_folder_of_copies_that_cannot_be_read_is_told_and_tried_again(
 
     assert [name for name, _ in done.failures] == ["_suspect"]
     assert grades(bench) == before
+
+
+def test_copy_that_the_catalog_could_not_note_is_known_after_the_next_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        with bench.ws.catalog.transaction():
+            raise sqlite3.OperationalError("disk I/O error")
+
+    bench.write(document(3))
+    with monkeypatch.context() as broken, pytest.raises(sqlite3.OperationalError):
+        broken.setattr(Catalog, "add_snapshots", full)
+        bench.look()
+    mark_clean(bench.ws)
+
+    assert [s.rel for s in restart(bench).adopted] == [USERS]
 
 
 def test_backups_of_an_older_system_are_graded_and_used(tmp_path: Path) -> None:

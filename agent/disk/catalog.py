@@ -13,6 +13,7 @@ from agent.core.model import FileState, Grade, Signature, Snapshot
 from agent.disk.atomic import rename_over
 from agent.disk.rows import file_row, file_state, grade_and_signature, grade_count, snapshot, snapshot_row
 from agent.disk.staging import open_root
+from agent.disk.wal_index import hold_room, require_room
 
 CATALOG_NAME = "catalog.sqlite3"
 FORMAT_VERSION = 1
@@ -64,6 +65,8 @@ class Catalog:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         self._opened = _identity(self.path)
         self._lock = threading.RLock()
+        self.lost_a_change = False  # what was to be noted may be true of the backup folder all the same
+        require_room(self.path)
         self._db = sqlite3.connect(self.path, timeout=_BUSY_WAIT_S, isolation_level=None, check_same_thread=False)
         self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ROW_MAX_BYTES)
         try:
@@ -80,6 +83,7 @@ class Catalog:
                 hint="run the newer backup-agent that wrote it, or give this one another state_dir",
             )
         self._db.execute("PRAGMA journal_mode=WAL")
+        hold_room(self.path)
         self._db.execute("PRAGMA synchronous=NORMAL")  # the newest rows may be lost: files and journal hold them
         self._db.execute("PRAGMA cache_size=-1024")
         with self.transaction():
@@ -118,11 +122,12 @@ class Catalog:
             if self._db.in_transaction:
                 yield
                 return
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
+                self.lost_a_change = True
                 if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full
                     self._db.execute("ROLLBACK")
                 raise
