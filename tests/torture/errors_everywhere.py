@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from scene import Scene
 from syscalls import Blow, Call, Ended, Strike
-from walk import Scene, walk_from_command_line
+from walk import walk_from_command_line
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.EINTR)
 DOCUMENTED = {0, 1, 2, 3, 4}
