@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from invariants import catalog_violations, copies_in, digest_of
-from operations import DAMAGE, Place
+from subject import DAMAGE, Place
 
 
 def is_pinned(backups: Path) -> bool:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cut_disk import CutDisk
 from invariants import Expected, copies_in, digest_of, violations
-from operations import DAMAGE, GUILD, SETTINGS, USERS, Place, document
 from rig import agent_command, free_port, wait_until
+from subject import DAMAGE, GUILD, SETTINGS, USERS, Place, document
 
 from agent.core.naming import Kind
 

@@ -23,19 +23,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "proof"))
+sys.path.append(str(Path(__file__).parents[1] / "proof"))
+from command_operations import COMMANDS
 from cut_disk import run as command
 from invariants import digest_of
-from operations import ALL, GUILD, SETTINGS, USERS, Operation, Place, document
 from rig import agent_command, wait_until
-from walk import Scene
+from scene import Scene
+from subject import GUILD, SETTINGS, USERS, Operation, Place, document
 
 KINDS = ("tmpfs", "ext4")
 SIZE_MIB = 12
 BLOCK = 4096
 BLOCKS_MAX = 400
 RECOVERED_S = 90.0
-OPERATIONS = {operation.name: operation for operation in ALL if not operation.is_service}
+OPERATIONS = {operation.name: operation for operation in COMMANDS}
 
 
 @dataclass

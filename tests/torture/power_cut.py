@@ -23,15 +23,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "proof"))
-import operations
+sys.path.append(str(Path(__file__).parents[1] / "proof"))
 from announced import announced_violations, clean_violations, is_pinned, row_violations
+from command_operations import COMMANDS, SNAPSHOT
 from cut_at_random import RandomCuts
 from cut_disk import SIZE_MIB, CutDisk, cut_disk, cuts_of, missing_tools
 from held_flushes import Held, why_not
 from invariants import Expected, digest_of
-from operations import ALL, FLUSH, RELOAD, Operation, Place, document
-from walk import Scene
+from scene import Scene
+from service_operations import FLUSH, RELOAD, SERVICES, serve
+from subject import MODES, Operation, Place, changed, document, protected
 
 FLUSHES_MAX = 400
 
@@ -64,13 +65,7 @@ class CarefulPlace(Place):
 def _either(place: Place) -> Expected:
     """Of a change under the running service either state is there: the cut may come before the bot's own write."""
     one, two = digest_of(document(1)), digest_of(document(2))
-    return Expected(
-        dict.fromkeys(operations.MODES, frozenset({one, two})), {rel: [one, two] for rel in operations.MODES}
-    )
-
-
-def _protected(place: Place) -> None:
-    operations._protected(place)
+    return Expected(dict.fromkeys(MODES, frozenset({one, two})), {rel: [one, two] for rel in MODES})
 
 
 def _pin(place: Place) -> int:
@@ -79,10 +74,10 @@ def _pin(place: Place) -> int:
 
 def _one_state(place: Place) -> Expected:
     one = digest_of(document(1))
-    return Expected(dict.fromkeys(operations.MODES, frozenset({one})), {rel: [one] for rel in operations.MODES})
+    return Expected(dict.fromkeys(MODES, frozenset({one})), {rel: [one] for rel in MODES})
 
 
-PIN = Operation("pin", _protected, _pin, _one_state, _one_state, lambda place: is_pinned(place.backups))
+PIN = Operation("pin", protected, _pin, _one_state, _one_state, lambda place: is_pinned(place.backups))
 
 
 def _pin_beside_service(place: Place) -> int:
@@ -101,7 +96,7 @@ def _pin_beside_service(place: Place) -> int:
         if subprocess.run(command, check=False).returncode == 0:
             print("\npinned", flush=True)
 
-    return operations.serve(place, pin)
+    return serve(place, pin)
 
 
 PIN_BESIDE = replace(PIN, name="pin beside the running service", act=_pin_beside_service, is_service=True)
@@ -109,7 +104,7 @@ PIN_BESIDE = replace(PIN, name="pin beside the running service", act=_pin_beside
 
 def _with_long_journal(place: Place) -> None:
     """The journal is due to be made short at the next start."""
-    operations._changed(place)
+    changed(place)
     journal = place.backups / ".agent/journal.jsonl"
     gone = json.dumps(
         {"op": "publish", "name": "gone", "rel": "gone.json", "digest": "0" * 64, "size": 1, "why": "x" * 900}
@@ -122,11 +117,11 @@ def _is_compact(place: Place) -> bool:
     return (place.backups / ".agent/journal.jsonl").stat().st_size < 100_000
 
 
-COMPACT = replace(operations.SNAPSHOT, name="journal made short", prepare=_with_long_journal, done=_is_compact)
+COMPACT = replace(SNAPSHOT, name="journal made short", prepare=_with_long_journal, done=_is_compact)
 OPERATIONS = {
     operation.name: operation
     for operation in (
-        *(o for o in ALL if o not in (FLUSH, RELOAD)),
+        *(o for o in (*SERVICES, *COMMANDS) if o not in (FLUSH, RELOAD)),
         replace(FLUSH, fault=_either, mended=_either),
         RELOAD,
         PIN,

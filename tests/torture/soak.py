@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "proof"))
+sys.path.append(str(Path(__file__).parents[1] / "proof"))
 from rig import Agent, Place, wait_until
 
 WATCH = {"debounce": "500ms", "max_delay": "5s", "rescan": "10s"}
