@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from agent.core.model import Snapshot
+from agent.disk.pause import Pause
 from agent.disk.watcher import Mode, Trouble, WatcherHealth
 from agent.logs import get_logger
 from agent.metrics import Metrics
@@ -23,6 +24,7 @@ class Announcer:
         self._log = get_logger()
         self._root_up = True
         self._watch_told = ""
+        self._pause: Pause | None = None
         self._hindrances: set[tuple[str, str]] = set()
 
     def started(self, files: int, *, at: float) -> None:
@@ -61,6 +63,15 @@ class Announcer:
             self._log.info("watch_started", mode=str(mode), folders=health.watched_folders)
         elif health.reason is not Trouble.ROOT_MISSING:
             self._log.warning("watch_hindered", mode=str(health.mode), reason=str(health.reason), detail=health.detail)
+
+    def paused(self, pause: Pause | None) -> None:
+        """Nothing is healed, or it is again."""
+        before, self._pause = self._pause, pause
+        if pause is not None and pause != before:
+            until = pause.ends_at.isoformat(timespec="seconds")
+            self._log.warning("healing_paused", until=until, hint="`backup-agent resume` ends it early")
+        if before is not None and pause is None:
+            self._log.info("healing_resumed")
 
     def walk(self, findings: Findings, *, took_s: float, at: float) -> None:
         """A whole walk ended `at` (Unix time)."""

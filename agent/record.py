@@ -29,6 +29,7 @@ _ADVICE = {
         " or set bot.stop and bot.start"
     ),
     LeftWhy.NO_RESTORE_POINT: "none of its snapshots is whole or fits its schema: see `backup-agent list {file}`",
+    LeftWhy.PAUSED: "healing is paused: it is looked at again when the pause ends, or with `backup-agent resume`",
     LeftWhy.MASS: (
         "most files are gone at once, like after an unmount or a deploy; if this is a loss, run"
         " `backup-agent restore --all`"

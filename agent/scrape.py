@@ -35,6 +35,8 @@ class Scrape:
         metrics.set_files(ws.catalog.count_files())
         metrics.set_snapshots(*ws.catalog.count_snapshots())
         metrics.files_given_up.set(ws.catalog.count_given_up())
+        pause = ws.pause()
+        metrics.paused_until.set(pause.ends_at.timestamp() if pause else 0)
         for state in self._labelled():
             metrics.set_file_times(state.rel, _unix(self._last_good(state)), _unix(state.last_snapshot_at))
         metrics.watch_overflows.inc(self.overflow_count - self._overflows_told)

@@ -7,6 +7,7 @@ from agent.outcome import Outcome
 
 _BY_REASON = {
     LeftWhy.NEVER_GOOD: "no good state of it was ever seen: mend it by hand",
+    LeftWhy.PAUSED: "healing is paused: `backup-agent resume` ends that",
     LeftWhy.MASS: "most files are gone at once: check the mount; if it is a loss, `backup-agent restore --all`",
 }
 _BY_GRADE = {

@@ -52,6 +52,8 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> Non
         f"running (process {session.daemon})" if session.daemon else "not running: `backup-agent run` guards the files"
     )
     say(f"agent:      {daemon}")
+    if pause := session.ws.pause():
+        say(f"healing:    paused until {local_time(pause.ends_at)}; `backup-agent resume` ends that")
     grades = Counter(entry.grade for entry in entries if entry.grade != "gone")
     say(f"files:      {', '.join(f'{count:,} {grade}' for grade, count in sorted(grades.items())) or 'none'}")
     last = _last_good(entries)
@@ -99,6 +101,7 @@ def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> d
     return {
         "ok": not problems,
         "daemon_pid": session.daemon,
+        "paused_until": iso_time(pause.ends_at) if (pause := session.ws.pause()) else None,
         "data_dir": session.config.data_dir,
         "backup_dir": session.config.backup_dir,
         "files": dict(sorted(Counter(entry.grade for entry in entries if entry.grade != "gone").items())),

@@ -113,6 +113,9 @@ class Metrics:
 
     def _add_service(self) -> None:
         self.ready = self._gauge("backup_agent_ready", "1 once the gate is passed.")
+        self.paused_until = self._gauge(
+            "backup_agent_paused_until_timestamp_seconds", "When the pause of all healing ends, Unix time; 0: no pause."
+        )
         self.disk_free_bytes = self._gauge_by(
             "backup_agent_disk_free_bytes", "Space that the agent may still fill.", "dir", Folder
         )
