@@ -14,7 +14,7 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 # neighbours.
 SERVICE = frozenset({"announce", "gate", "lanes", "rounds", "service", "wake"})
 PIPELINE = frozenset(
-    {"bot", "cure", "healing", "look", "manual", "outcome", "pipeline", "putback", "record", "recover", "rescan", "rotation", "scrape", "workspace"}
+    {"bot", "cure", "healing", "look", "manual", "mending", "outcome", "pipeline", "putback", "record", "recover", "rescan", "rotation", "scrape", "workspace"}
 )  # fmt: skip
 ROOMS = frozenset({"config", "disk", "checks", "logs", "metrics", "web", "notify", "remote"})
 LAYERS = (
