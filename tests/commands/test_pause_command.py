@@ -73,7 +73,7 @@ def test_resume_without_a_pause_says_so(place: Place) -> None:
 
 def test_running_agent_heals_nothing_until_it_is_resumed(place: Place) -> None:
     with place.daemon():
-        place.wait(lambda: place.snapshots())
+        place.wait(place.snapshots)
         place.run("pause")
         place.write("users.json", DAMAGE)
         place.wait(lambda: place.json("status")[1]["files"] == {"corrupt": 1})
