@@ -1,0 +1,78 @@
+"""One record of a JSON document, named as a person names it, and taken out or put in without touching the rest."""
+
+from collections.abc import Mapping
+
+from agent.core.json_edit import JsonText, Path
+from agent.core.json_text import Flaw, read_document
+
+
+class NoDocumentError(ValueError):
+    """The bytes are no JSON document in UTF-8; the message quotes none of them."""
+
+
+def open_document(data: bytes) -> JsonText:
+    """Return the document that fills `data`.
+
+    Raises:
+        NoDocumentError: there is none.
+    """
+    found = read_document(data, constants=True)
+    if isinstance(found, Flaw):
+        raise NoDocumentError(found.message)
+    return JsonText(data)
+
+
+def path_of(document: JsonText, key: str) -> Path:
+    """Return the path that a person means by `key`: a member of the root, else a JSON pointer, else an item's index.
+
+    It need not lead to a value.
+
+    Raises:
+        AmbiguousKeyError: a key on the way is written twice.
+    """
+    key = key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # as a lossy reader sees it
+    root = document.find(())
+    container = document.container(root) if root else None
+    if container is not None and not container.is_array and key in container.members:
+        return (key,)
+    if key.startswith("/"):
+        return document.resolve(key)
+    return document.resolve(f"/{key}") if container is not None and container.is_array and key.isdigit() else (key,)
+
+
+def passes_an_item(path: Path) -> bool:
+    """Whether `path` goes by an index: it means another record as soon as one before it comes or goes."""
+    return any(isinstance(step, int) for step in path)
+
+
+def record(document: JsonText, key: str) -> bytes | None:
+    """Return the text of the record `key`, or None.  Raises: as `path_of`."""
+    return document.value(path_of(document, key))
+
+
+def with_records(document: JsonText, records: Mapping[str, bytes]) -> bytes:
+    """Return the text with each record as given, in place of what stood there or behind the last of its siblings.
+
+    Raises:
+        AmbiguousKeyError: a key on the way, or beside it, is written twice.
+        LookupError: what should hold a record is not there.
+    """
+    edits: dict[Path, bytes | None] = {}
+    for key, text in records.items():
+        path = path_of(document, key)
+        if document.value(path) != text:
+            edits[path] = text
+    return document.edited(edits)
+
+
+def without_record(document: JsonText, key: str) -> bytes | None:
+    """Return the text without the record `key`; None when it has none.
+
+    Raises:
+        AmbiguousKeyError: a key on the way, or beside it, is written twice.
+        LookupError: the key names the document itself.
+    """
+    path = path_of(document, key)
+    if document.find(path) is None:
+        return None
+    return document.edited({path: None})
