@@ -13,7 +13,7 @@ from agent import __version__
 from agent.core.errors import AgentError
 
 VERBS = (
-    "run", "demo", "check", "status", "list", "snapshot", "restore", "repair", "accept", "pin",
+    "run", "demo", "check", "status", "list", "snapshot", "show", "diff", "restore", "repair", "accept", "pin",
     "prune", "pause", "config",
 )  # fmt: skip  # one module of agent.commands each
 
