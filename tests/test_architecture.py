@@ -12,9 +12,9 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 
 # From the outside in.  A module imports what stands further down, its own room, and in SERVICE and PIPELINE its
 # neighbours.
-SERVICE = frozenset({"announce", "gate", "lanes", "rounds", "service", "wake"})
+SERVICE = frozenset({"announce", "gate", "lanes", "migration", "rounds", "service", "wake"})
 PIPELINE = frozenset(
-    {"bot", "cure", "healing", "look", "manual", "mending", "outcome", "pipeline", "putback", "record", "recover", "rescan", "rotation", "scrape", "workspace"}
+    {"bot", "cure", "edit", "erase", "healing", "look", "manual", "mending", "obstacles", "outcome", "pipeline", "putback", "record", "recover", "rescan", "rotation", "scrape", "verify", "workspace"}
 )  # fmt: skip
 ROOMS = frozenset({"config", "disk", "checks", "logs", "metrics", "web", "notify", "remote"})
 LAYERS = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from agent.commands.restore import parse_time
+from agent.commands.moments import parse_time
 from agent.commands.session import LOOKS_MAX, Session, resolve_files, resolve_snapshot
 from agent.commands.wording import local_time, shell_word, size
 from agent.core.decide import restore_candidates

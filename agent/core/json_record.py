@@ -50,19 +50,14 @@ def record(document: JsonText, key: str) -> bytes | None:
     return document.value(path_of(document, key))
 
 
-def with_records(document: JsonText, records: Mapping[str, bytes]) -> bytes:
+def with_records(document: JsonText, records: Mapping[Path, bytes]) -> bytes:
     """Return the text with each record as given, in place of what stood there or behind the last of its siblings.
 
     Raises:
         AmbiguousKeyError: a key on the way, or beside it, is written twice.
         LookupError: what should hold a record is not there.
     """
-    edits: dict[Path, bytes | None] = {}
-    for key, text in records.items():
-        path = path_of(document, key)
-        if document.value(path) != text:
-            edits[path] = text
-    return document.edited(edits)
+    return document.edited({path: text for path, text in records.items() if document.value(path) != text})
 
 
 def without_record(document: JsonText, key: str) -> bytes | None:

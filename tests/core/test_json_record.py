@@ -40,13 +40,13 @@ def test_a_record_taken_out_and_put_in_again_leaves_the_same_values(
         return
     assert without is not None
     assert json.loads(without) == {k: v for k, v in records.items() if k != key}
-    assert json.loads(with_records(open_document(without), {key: taken})) == records
+    assert json.loads(with_records(open_document(without), {(key,): taken})) == records
 
 
 def test_what_is_there_already_changes_no_byte() -> None:
     text = b'{ "a":1 }'
 
-    assert with_records(open_document(text), {"a": b"1"}) == text
+    assert with_records(open_document(text), {("a",): b"1"}) == text
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xef\xbb\xbf{}", b"{} {}", b"[1,]"])
