@@ -21,6 +21,7 @@ from agent.disk.lock import DaemonLock
 from agent.gate import Gate
 from agent.logs import get_logger
 from agent.metrics import Metrics
+from agent.migration import Migration, migrate_first
 from agent.notify import STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
 from agent.record import Recorder, error_fields
 from agent.recover import mark_clean, recover
@@ -205,6 +206,7 @@ class Service:
     def _start(self) -> None:
         """Listen, pass the gate, announce readiness."""
         self._listen()
+        self._migrate()
         self._pass_gate()
         if self._stop_asked:
             return
@@ -221,6 +223,16 @@ class Service:
             except OSError as error:
                 self._log.warning("watch_unproved", temp_dir=self._config.temp_dir, **error_fields(error))
         self._announce.watcher(rounds.watcher.health(), polls_by_config=rounds.polls_by_config)
+
+    def _migrate(self) -> None:
+        """A folder that nobody guarded before is taken over first."""
+        rounds, why = self._rounds, "taking over the data files"
+        migrate_first(
+            Migration(
+                self._ws, rounds.pipeline, rounds.healer, rounds.learn, lambda seconds: self._pause(seconds, why),
+                lambda: self._stop_asked, self._be_patient,
+            )
+        )  # fmt: skip
 
     def _pass_gate(self) -> None:
         """Every file is looked at and healed, or waits to be; errors are waited out."""
