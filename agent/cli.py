@@ -13,8 +13,8 @@ from agent import __version__
 from agent.core.errors import AgentError
 
 VERBS = (
-    "run", "init", "demo", "check", "status", "list", "snapshot", "show", "diff", "restore", "repair", "migrate",
-    "accept", "pin", "prune", "pause", "config", "schema",
+    "run", "init", "doctor", "demo", "check", "status", "list", "snapshot", "show", "diff", "restore", "repair",
+    "migrate", "accept", "pin", "prune", "forget", "pause", "config", "schema",
 )  # fmt: skip  # one module of agent.commands each
 
 

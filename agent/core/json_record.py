@@ -1,5 +1,6 @@
 """One record of a JSON document, named as a person names it, and taken out or put in without touching the rest."""
 
+import json
 from collections.abc import Mapping
 
 from agent.core.json_edit import JsonText, Path
@@ -71,3 +72,28 @@ def without_record(document: JsonText, key: str) -> bytes | None:
     if document.find(path) is None:
         return None
     return document.edited({path: None})
+
+
+def without_items(document: JsonText, field: str, key: str) -> bytes | None:
+    """Return the text without those items of the root, an array, whose `field` is the text or the number `key`.
+
+    None when there are none, or the root is no array.
+
+    Raises:
+        AmbiguousKeyError: an item has a key twice.
+    """
+    root = document.find(())
+    container = document.container(root) if root else None
+    if container is None or not container.is_array:
+        return None
+    found: list[Path] = [(item,) for item in container.members if _spells(document.value((item, field)), key)]
+    return document.edited(dict.fromkeys(found)) if found else None
+
+
+def _spells(text: bytes | None, key: str) -> bool:
+    """Whether `text` is the number, or the string, that `key` spells."""
+    if text is None:
+        return False
+    if not text.startswith(b'"'):
+        return text.decode("utf-8", "replace") == key
+    return bool(json.loads(text.decode("utf-8", "replace")) == key)
