@@ -14,7 +14,7 @@ from agent.core.errors import AgentError
 
 VERBS = (
     "run", "init", "doctor", "demo", "check", "status", "list", "snapshot", "show", "diff", "restore", "repair",
-    "migrate", "accept", "pin", "prune", "forget", "pause", "config", "schema",
+    "migrate", "accept", "pin", "prune", "verify", "forget", "pause", "config", "schema", "completion",
 )  # fmt: skip  # one module of agent.commands each
 
 

@@ -9,7 +9,7 @@ from place import Place
 
 from agent.cli import VERBS, main
 
-MINE = ["check", "status", "list", "snapshot", "show", "diff", "restore", "repair", "migrate", "accept", "pin", "unpin", "forget-record"]
+MINE = ["check", "status", "list", "snapshot", "show", "diff", "restore", "repair", "migrate", "accept", "pin", "unpin", "forget-record", "verify"]
 
 
 @pytest.mark.parametrize("verb", [*MINE, "config check", "config schema"])
