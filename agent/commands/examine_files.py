@@ -1,21 +1,24 @@
 """Whether files, snapshots and times are as they should be; nothing is changed by looking."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from agent.commands.finding import Case, Finding, fail, ok, warn
 from agent.commands.wording import age, counted, local_time
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import display, is_temp_name, parse_name
+from agent.disk.catalog import Catalog
 from agent.disk.pause import pause_in_effect
 from agent.disk.staging import StagingFolder
 from agent.disk.store import STAGING_BELOW
+from agent.verify import Results
 
 _SLACK = timedelta(minutes=5)
 _STUCK_S = 3600.0
-_DRILL_NOTES = ("drill_at", "verify_at")
 _DRILL_EVERY = timedelta(days=30)
 _YEARS = range(2024, 2100)
 
@@ -162,17 +165,19 @@ def _good_states(case: Case) -> Finding:
 
 def _drill(case: Case) -> Finding:
     assert case.catalog is not None
-    told = [moment for key in _DRILL_NOTES if (moment := _moment(case.catalog.note(key))) is not None]
-    if not told:
-        return warn("drill", "the snapshots were not tried yet", "backup-agent verify")
-    last = max(told)
-    if case.now - last > _DRILL_EVERY:
-        return warn("drill", f"the snapshots were tried {age(last, case.now)}", "backup-agent verify")
-    return ok("drill", f"the snapshots were tried {age(last, case.now)}")
+    last = _last_verified(case.catalog)
+    if last.failure_count:
+        found = counted(last.failure_count, "problem")
+        return fail("drill", f"{found} when the snapshots were read back last", "backup-agent verify")
+    if not last.drilled_at:
+        return warn("drill", "no restore was rehearsed yet", "backup-agent verify --drill")
+    when = datetime.fromtimestamp(last.drilled_at, UTC)
+    if case.now - when > _DRILL_EVERY:
+        return warn("drill", f"a restore was rehearsed {age(when, case.now)}", "backup-agent verify --drill")
+    return ok("drill", f"a restore was rehearsed {age(when, case.now)}")
 
 
-def _moment(note: str | None) -> datetime | None:
-    try:
-        return datetime.fromisoformat(note).astimezone(UTC) if note else None
-    except ValueError:
-        return None
+def _last_verified(catalog: Catalog) -> Results:
+    with suppress(ValueError, TypeError):
+        return Results(**json.loads(catalog.note("verify") or "{}"))
+    return Results()

@@ -203,18 +203,26 @@ def test_data_file_that_is_a_mount_is_told(place: Place, tmp_path: Path, monkeyp
     assert examined(place)[1]["mounts"] == "warn"
 
 
-@pytest.mark.parametrize(("at", "level"), [("2020-01-01T00:00:00+00:00", "warn"), (None, "warn"), ("nonsense", "warn")])
-def test_drill_that_is_old_or_not_known_is_told(place: Place, at: str | None, level: str) -> None:
+@pytest.mark.parametrize(
+    ("told", "level"),
+    [
+        (None, "warn"),
+        ("nonsense", "warn"),
+        ('{"drilled_at": 1600000000.0}', "warn"),
+        ('{"drilled_at": 1600000000.0, "failure_count": 2}', "fail"),
+    ],
+)
+def test_drill_that_is_old_or_not_known_is_told(place: Place, told: str | None, level: str) -> None:
     place.run("snapshot")
-    if at is not None:
-        note(place, "drill_at", at)
+    if told is not None:
+        note(place, "verify", told)
 
     assert examined(place)[1]["drill"] == level
 
 
 def test_recent_drill_is_fine(place: Place) -> None:
     place.run("snapshot")
-    note(place, "verify_at", place.snapshots()[0]["taken_at"])
+    place.run("verify", "--drill")
 
     assert examined(place)[1]["drill"] == "ok"
 
