@@ -12,6 +12,7 @@ from agent.notify import READY, notify, status
 from agent.record import Recorder, error_fields, skip_of
 from agent.recover import Recovered
 from agent.rescan import Findings
+from agent.verify import Report
 
 _NAMES_SHOWN = 5
 
@@ -114,6 +115,20 @@ class Announcer:
             newest=max(gone, key=lambda s: s.taken_at).name,
             hint="something else deletes in the backup folder: give the agent a backup_dir of its own",
         )
+
+    def verified(self, report: Report, took_s: float) -> None:
+        """Everything was read back; called from a lane."""
+        numbers = {
+            "files": report.file_count, "snapshots": report.snapshot_count,
+            "drilled": report.drilled_count if report.drill else None, "duration_s": round(took_s, 1),
+        }  # fmt: skip
+        failures = report.failures
+        if not failures:
+            self._log.info("verify_passed", **numbers)
+            return
+        hint = "`backup-agent verify` tells all of it; `backup-agent list FILE` what there is to restore from"
+        told = [str(failure) for failure in failures[:_NAMES_SHOWN]]
+        self._log.error("verify_failed", failures=len(failures), findings=told, **numbers, hint=hint)
 
     def reloaded(self, problems: Sequence[str], *, at: float) -> None:
         """A new config is in effect since `at` (Unix time), or is not and why."""

@@ -28,6 +28,7 @@ from agent.record import Recorder, error_fields
 from agent.recover import adopt_unknown, forget_vanished
 from agent.rescan import Findings, Rescan
 from agent.scrape import Scrape
+from agent.verifying import Verifying
 from agent.workspace import Clock, Workspace
 
 FAILURES = (OSError, sqlite3.Error, AgentError)
@@ -77,6 +78,7 @@ class Rounds:
             skip_folder=lambda rel: not self._config.may_hold_data_files(rel),
             wake=wake,
         )
+        self._verifying = Verifying(ws, self.lanes, announce.verified)
         self._backoff = BackOff()
         self._absent: set[str] = set()  # files whose absence is waited out
         self._left_paused: set[str] = set()  # files to be looked at again when the pause ends
@@ -110,11 +112,15 @@ class Rounds:
             self._mind_pause(now)
         if now >= self._next_bot_start and not self.lanes.heals:
             self._start_bot(now)
+        if self._root_up:
+            self._verifying.turn(now)
         self._dispatch()
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
-        times = [self._next_rescan, self._next_pause_look, self._next_audit if self._root_up else inf]
+        times = [self._next_rescan, self._next_pause_look]
+        if self._root_up:
+            times += [self._next_audit, self._verifying.next_at]
         if not self.lanes.heals:
             times.append(self._next_bot_start)
         due = self.settler.next_due()
@@ -127,6 +133,7 @@ class Rounds:
         watch = self._config.watch
         self.settler.adjust(debounce_s=watch.debounce_s, max_delay_s=watch.max_delay_s)
         self.scrape.limit_labels()
+        self._verifying.adopt_config()
         self.rescan.recheck(rel for rel in self.rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
         self._next_rescan = self._clock.monotonic()
         self.watcher.stop()
@@ -376,6 +383,7 @@ class Rounds:
         Raises: as `Pipeline.run`.
         """
         self.watcher.stop()
+        self._verifying.stop()
         self.land(list(self.lanes.finish()), stopping=True)
         waiting = [due.rel for due in self.settler.drain()]
         rels = list(dict.fromkeys([*waiting, *self.rescan.walk().changed]))

@@ -124,7 +124,7 @@ class Verifier:
             Stopped: `go_on` said no.
             OSError, sqlite3.Error: the folder or the catalog itself cannot be used.
         """
-        for rel in self._files() if rels is None else iter(rels):
+        for rel in filter(self.ws.config.is_data_file, self._files() if rels is None else rels):
             self._live(rel)
             yield
             if self.report.drill:

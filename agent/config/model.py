@@ -150,6 +150,16 @@ class Bot(Section, frozen=True):
     timeout_s: Annotated[Seconds, _doc("Limit of each of the two commands.", ge=1)] = 90.0
 
 
+class Verify(Section, frozen=True):
+    """How often everything is read back: live files and all snapshots."""
+
+    every_s: Annotated[
+        Annotated[Seconds, Meta(ge=1)] | None,
+        _doc("Time between two verifications, by the agent itself; off: never.", unset="off"),
+    ] = 86400.0
+    drill: Annotated[bool, _doc("Restore every file aside, too, and compare.")] = True
+
+
 class SuspectOverrides(Section, frozen=True):
     """What differs from recovery.suspect for these files."""
 
@@ -236,6 +246,7 @@ class Config(Section, frozen=True, dict=True):
         default_factory=Backup
     )
     recovery: Annotated[Recovery, _doc("What is done about damage.")] = field(default_factory=Recovery)
+    verify: Annotated[Verify, _doc("How often everything is read back.")] = field(default_factory=Verify)
     bot: Annotated[Bot | None, _doc("Commands that stop and start the bot around a heal.")] = None
     files: Annotated[tuple[FileEntry, ...], _doc("Rules for single files or globs.")] = ()
     metrics: Annotated[Metrics, _doc("The page that Prometheus reads.")] = field(default_factory=Metrics)

@@ -48,6 +48,7 @@ class Metrics:
         self._file_times = FileTimes(self._registry)
         self._add_snapshots()
         self._add_checks()
+        self._add_verification()
         self._add_watching()
         self._add_service()
         ProcessCollector(registry=self._registry)
@@ -91,6 +92,19 @@ class Metrics:
             "backup_agent_rollbacks_seen_total", "Data files that returned to an older snapshot."
         )
         self.clobbered = self._counter("backup_agent_clobbered_total", "Heals that the bot overwrote with the damage.")
+
+    def _add_verification(self) -> None:
+        self.verify_last_success = self._gauge(
+            "backup_agent_verify_last_success_timestamp_seconds",
+            "When everything was read back without a failure, Unix time; 0: never.",
+        )
+        self.drill_last_success = self._gauge(
+            "backup_agent_drill_last_success_timestamp_seconds",
+            "When every file was restored aside without a failure, Unix time; 0: never.",
+        )
+        self.verify_failures = self._gauge(
+            "backup_agent_verify_failures", "Failures that the last verification of everything found."
+        )
 
     def _add_watching(self) -> None:
         self.captures = self._counter_by("backup_agent_captures_total", "Captures.", "result", CaptureResult)

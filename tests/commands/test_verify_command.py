@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 from place import LATER, USERS, Place
 
+from agent.config import load_config
+from agent.verify import last_results
+from agent.workspace import SystemClock, Workspace
+
 
 @pytest.fixture
 def kept(place: Place) -> Place:
@@ -126,4 +130,15 @@ def test_it_works_beside_a_daemon(place: Place) -> None:
         place.wait(lambda: len(place.snapshots()) == 1)
 
         assert place.run("verify", "--drill")[0] == 0
+        assert place.read("users.json") == USERS
+
+
+def test_the_daemon_finds_rot_by_itself(place: Place) -> None:
+    place.configure("verify: {every: 1s}")
+    with place.daemon():
+        place.wait(lambda: len(place.snapshots()) == 1)
+        flip_a_bit(place.backups / place.snapshots()[0]["name"])
+
+        ws = Workspace.open(load_config(str(place.root / "agent.yaml"), None, {}), SystemClock())
+        place.wait(lambda: last_results(ws).failure_count == 2)
         assert place.read("users.json") == USERS
