@@ -12,7 +12,6 @@ from agent.commands.examine_files import examine_files
 from agent.commands.examine_folders import examine_folders
 from agent.commands.examine_service import examine_service
 from agent.commands.finding import Case, Finding, Level, fail, ok
-from agent.commands.progress import with_progress
 from agent.commands.session import add_verb, read_config
 from agent.commands.survey import survey
 from agent.commands.wording import print_json, say
@@ -70,7 +69,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
         seen = survey(config)
         with _catalog(config) as catalog:
             case = Case(config, SystemClock().utc(), seen, catalog, daemon_pid(config.state_dir))
-            for part in with_progress((examine_folders, examine_files, examine_service), "examining"):
+            for part in (examine_folders, examine_files, examine_service):
                 yield from part(case)
     except OSError as error:
         where = display(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "a folder"

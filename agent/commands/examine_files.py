@@ -139,6 +139,7 @@ def _vanished(case: Case) -> Finding:
         count += 1
         if not os.path.lexists(os.path.join(case.config.backup_dir, snapshot.name)):
             gone.append(snapshot.name)
+    gone = [name for name in gone if case.catalog.snapshot_named(name) is not None]  # not by rotation meanwhile
     if gone:
         return fail(
             "snapshots", f"{len(gone):,} of {count:,} were deleted by something else, such as {display(gone[0])}",

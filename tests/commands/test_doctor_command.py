@@ -66,6 +66,7 @@ def test_folder_that_nobody_guarded_is_left_without_a_trace(place: Place) -> Non
 
 def test_it_works_beside_a_running_agent(place: Place) -> None:
     with place.daemon():
+        place.wait(place.snapshots)
         code, levels = examined(place)
 
     assert (code, levels["agent"]) == (0, "ok")
@@ -263,3 +264,13 @@ def test_unit_is_judged_by_what_systemd_says(
     monkeypatch.setattr(examine_service, "_BOOTED", str(tmp_path))
 
     assert examined(place)[1]["unit"] == level
+
+
+def test_files_of_another_user_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(place.data).st_uid + 1)
+
+    code, out, _ = place.run("doctor")
+
+    assert code == 0
+    assert "WARN  user" in out
+    assert "next: run the agent, and doctor, as" in out

@@ -82,3 +82,14 @@ def test_running_agent_heals_nothing_until_it_is_resumed(place: Place) -> None:
         place.wait(lambda: (place.data / "users.json").read_bytes() != DAMAGE)
 
     assert place.read("users.json") == USERS
+
+
+def test_pause_ends_by_itself_under_a_running_agent(place: Place) -> None:
+    with place.daemon():
+        place.wait(place.snapshots)
+        place.run("pause", "3s")
+        place.write("users.json", DAMAGE)
+        place.wait(lambda: place.json("status")[1]["files"] == {"corrupt": 1})
+        place.wait(lambda: (place.data / "users.json").read_bytes() != DAMAGE)
+
+    assert place.read("users.json") == USERS
