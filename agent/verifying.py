@@ -34,7 +34,7 @@ class Verifying:
         self._report = Report()
         self._steps: Iterator[None] | None = None
         self._began = 0.0
-        self._stopping = False
+        self._is_flying = self._stopping = False
         self.next_at = self._next_begin(calm=True)
 
     def turn(self, now: float) -> None:
@@ -42,11 +42,12 @@ class Verifying:
         if now < self.next_at or self._stopping:
             return
         self.next_at = inf  # until the slice says when to go on
+        self._is_flying = True
         self._lanes.fly((), self._slice, now=now)
 
     def adopt_config(self) -> None:
         """The config may want it at other times; a verification under way goes on."""
-        if self._steps is None and self.next_at != inf:
+        if self._steps is None and not self._is_flying:
             self.next_at = self._next_begin(calm=False)
 
     def stop(self) -> None:
@@ -85,6 +86,8 @@ class Verifying:
             self._steps = None
             self._log.error("verify_cut_short", **error_fields(error))
             self.next_at = clock.monotonic() + _AGAIN_S
+        finally:
+            self._is_flying = False
         return []
 
     def _go_on(self, began: float) -> bool:
