@@ -88,7 +88,7 @@ def test_begin_and_end_are_one_log_line_each(tmp_path: Path) -> None:
     lines: list[str] = []
     announce._log = type(
         "Log", (), {level: staticmethod(lambda event, **_: lines.append(event)) for level in ("info", "warning")}
-    )()  # type: ignore[assignment]
+    )()
 
     for _ in range(3):
         announce.paused(bench.ws.pause())
