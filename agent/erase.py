@@ -87,8 +87,8 @@ def _carried_out(ws: Workspace, step: Step, erasing: Erasing, trusted: Mapping[s
             ws.store.delete([snapshot.name])
         elif step.fate is Fate.DELETE:
             delete(ws, [snapshot])
-        if step.fate in (Fate.DELETE, Fate.REWRITE):
-            ws.store.delete([snapshot.name + PATCH_SUFFIX])  # it quotes the values that a repair changed
+        if snapshot.grade is Grade.INVALID:
+            ws.store.delete([snapshot.name + PATCH_SUFFIX])  # it quotes what a repair put in, whatever the original has
         if step.fate is not Fate.REWRITE:
             return step
         step, text = _examine(ws, snapshot, erasing, trusted)

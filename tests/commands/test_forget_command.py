@@ -142,6 +142,19 @@ def test_the_last_record_may_be_forgotten_without_a_suspicion(place: Place) -> N
     assert place.run("status")[0] == 0
 
 
+def test_the_patch_of_a_repair_goes_too(place: Place) -> None:
+    """A record that a repair put in stands in the patch, and not in the original beside it."""
+    place.run("snapshot")
+    place.configure('files: [{path: users.json, schema: {required: ["3"]}}]')
+    place.write("users.json", {key: value for key, value in USERS.items() if key != "3"})
+    place.run("repair", "users.json")
+    place.configure("")
+    assert [path.suffix for path in everything(place) if path.suffix == ".patch"] == [".patch"]
+
+    assert place.run("forget-record", "users.json", "3", "--yes")[0] == 0
+    assert everything(place) == []
+
+
 def test_items_of_an_array_are_told_apart_by_a_field(place: Place) -> None:
     place.write("list.json", [{"id": 1}, {"id": 3, "name": "user 3"}, {"id": "3", "name": "user 3 too"}])
     place.run("snapshot", "list.json")
