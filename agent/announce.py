@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from agent.core.model import Snapshot
+from agent.core.naming import display
+from agent.core.notice import Notice, NoticeKind
 from agent.disk.pause import Pause
 from agent.disk.watcher import Mode, Trouble, WatcherHealth
 from agent.logs import get_logger
@@ -49,6 +51,8 @@ class Announcer:
                 data_dir=self._data_dir,
                 hint="nothing is restored until it is back: check the mount, or make the folder",
             )
+            told = f"the data folder {display(self._data_dir)} is not there; nothing is restored until it is back"
+            self._recorder.notify(Notice(NoticeKind.DAMAGED, told, hint="check the mount, or make the folder"))
         self._root_up = up
         self._metrics.data_dir_up.set(int(up))
 
@@ -129,6 +133,8 @@ class Announcer:
         hint = "`backup-agent verify` tells all of it; `backup-agent list FILE` what there is to restore from"
         told = [str(failure) for failure in failures[:_NAMES_SHOWN]]
         self._log.error("verify_failed", failures=len(failures), findings=told, **numbers, hint=hint)
+        what = f"{len(failures)} failures when everything was read back: {'; '.join(told)}"
+        self._recorder.notify(Notice(NoticeKind.DRILL_FAILED, what, hint=hint))
 
     def reloaded(self, problems: Sequence[str], *, at: float) -> None:
         """A new config is in effect since `at` (Unix time), or is not and why."""

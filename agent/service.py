@@ -14,6 +14,7 @@ from types import FrameType
 from agent.announce import Announcer
 from agent.config import Config
 from agent.core.errors import AgentError, LockHeldError
+from agent.core.notice import Notice
 from agent.core.pace import BackOff
 from agent.core.settle import Due
 from agent.disk import lease
@@ -52,12 +53,13 @@ class Service:
         *,
         reload: Callable[[], Config],
         apply: Callable[[Config], None],
+        notify: Callable[[Notice], None] = lambda _: None,
     ) -> None:
-        """`reload` reads the config anew; `apply` is told of one that has been taken over."""
+        """`reload` reads the config anew; `apply` is told of one that has been taken over; `notify` tells people."""
         self._config, self._metrics, self._clock = config, metrics, clock
         self._reload, self._apply = reload, apply
         self._log = get_logger()
-        self._recorder = Recorder(metrics)
+        self._recorder = Recorder(metrics, notify)
         self._announce = Announcer(metrics, self._recorder, config.data_dir)
         self._wake = Wake()
         self._stop_asked = self._reload_asked = False

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.core.model import CaptureMode, Grade, HealAction, Reason
+from agent.core.notice import Delivery
 from agent.core.problem import ProblemKind
 from agent.metrics.client import (
     CollectorRegistry,
@@ -129,6 +130,9 @@ class Metrics:
         self.ready = self._gauge("backup_agent_ready", "1 once the gate is passed.")
         self.paused_until = self._gauge(
             "backup_agent_paused_until_timestamp_seconds", "When the pause of all healing ends, Unix time; 0: no pause."
+        )
+        self.notifications = self._counter_by(
+            "backup_agent_notifications_total", "Notices to people, per receiver.", "result", Delivery
         )
         self.disk_free_bytes = self._gauge_by(
             "backup_agent_disk_free_bytes", "Space that the agent may still fill.", "dir", Folder

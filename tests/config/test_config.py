@@ -550,8 +550,8 @@ def editor_accepts(text: str) -> bool:
 
 
 def uncommented(text: str) -> str:
-    """Switch on the sections that the example shows commented out: `# bot:`, `# files:`, and what is below them."""
-    section = re.compile(r"^# (?:bot|files):.*\n(?:^#   .*\n)+", re.MULTILINE)
+    """Switch on the sections that the example shows commented out: `# bot:`, `# files:`, `# notify:`, and what is below them."""
+    section = re.compile(r"^# (?:bot|files|notify):.*\n(?:^#   .*\n)+", re.MULTILINE)
     return section.sub(lambda match: re.sub("^# ", "", match[0], flags=re.MULTILINE), text)
 
 
