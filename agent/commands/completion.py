@@ -22,9 +22,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.cli import build_parser  # the whole command line, which imports this module
-
-    print(_SCRIPTS[args.shell](command_tree(build_parser())), end="")
+    print(_SCRIPTS[args.shell](command_tree(args.command_line)), end="")
     return 0
 
 

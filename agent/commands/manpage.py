@@ -1,4 +1,4 @@
-"""The manual page, made from the parser:  python -m agent.commands.manpage > docs/backup-agent.1"""
+"""The manual page, made from the parser; `docs/make_manual.py` writes it."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ def manual_page(root: Command) -> str:
 
 
 def _page(root: Command) -> Iterator[str]:
-    yield '.\\" Made from the parser by: python -m agent.commands.manpage > docs/backup-agent.1'
+    yield '.\\" Made from the parser by docs/make_manual.py'
     yield '.TH BACKUP\\-AGENT 1 "" "backup\\-agent" "User Commands"'
     yield ".SH NAME"
     yield f"backup\\-agent \\- {_escaped(root.description[0].lower() + root.description[1:].rstrip('.'))}"
@@ -77,9 +77,3 @@ def _escaped(text: str) -> str:
     return (
         text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq").replace("~", "\\(ti").replace("^", "\\(ha")
     )
-
-
-if __name__ == "__main__":
-    from agent.cli import build_parser  # the whole command line
-
-    print(manual_page(command_tree(build_parser())), end="")

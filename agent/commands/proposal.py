@@ -152,7 +152,7 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def _unit_word(path: str) -> str:
+def _unit_word(text: str) -> str:
     """A path as a unit file reads it back (systemd.syntax(7)): % begins a specifier, a blank ends a word."""
-    escaped = path.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
-    return f'"{escaped}"' if any(c.isspace() or c in "\"'\\" for c in path) else escaped
+    escaped = text.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
+    return f'"{escaped}"' if any(c.isspace() or c in "\"'\\" for c in text) else escaped

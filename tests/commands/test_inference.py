@@ -3,7 +3,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from place import Place
 
@@ -25,6 +25,7 @@ def infer(document: Any) -> dict[str, Any]:
     return schema
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(JSON)
 def test_every_document_fits_the_schema_inferred_from_it(document: Any) -> None:
     assert schema_grade(json.dumps(document).encode(), infer(document))[0] is Grade.GOOD

@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs/backup-agent.1"
 
 
 def test_manual_page_is_what_the_parser_says() -> None:
-    """When this fails: python -m agent.commands.manpage > docs/backup-agent.1"""
+    """When this fails: python docs/make_manual.py"""
     assert manual_page(command_tree(build_parser())) == PAGE.read_text()
 
 
