@@ -133,7 +133,8 @@ class Announcer:
         hint = "`backup-agent verify` tells all of it; `backup-agent list FILE` what there is to restore from"
         told = [str(failure) for failure in failures[:_NAMES_SHOWN]]
         self._log.error("verify_failed", failures=len(failures), findings=told, **numbers, hint=hint)
-        what = f"{len(failures)} failures when everything was read back: {'; '.join(told)}"
+        more = len(failures) - len(told)
+        what = f"reading everything back found: {'; '.join(told)}{f'; and {more} more' if more else ''}"
         self._recorder.notify(Notice(NoticeKind.DRILL_FAILED, what, hint=hint))
 
     def reloaded(self, problems: Sequence[str], *, at: float) -> None:

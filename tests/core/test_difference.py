@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.difference import Comparison, compare, lines, patch_text, sentence, shown
@@ -48,6 +48,7 @@ def apply(value: Any, patch: list[dict[str, Any]]) -> Any:
     return holder[""]
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_the_patch_applied_to_one_gives_the_other(before: object, after: object) -> None:
     patch = exact(patch_text(compared(dumped(before), dumped(after))))
@@ -55,6 +56,7 @@ def test_the_patch_applied_to_one_gives_the_other(before: object, after: object)
     assert apply(exact(dumped(before)), patch) == exact(dumped(after))
 
 
+@settings(deadline=None)
 @given(VALUES, st.sampled_from([None, 1, "\t"]), st.booleans())
 def test_equal_values_have_no_difference_however_they_are_written(value: object, indent: Any, escaped: bool) -> None:
     other = json.dumps(value, indent=indent, ensure_ascii=escaped, sort_keys=True).encode()
@@ -62,6 +64,7 @@ def test_equal_values_have_no_difference_however_they_are_written(value: object,
     assert compared(dumped(value), other).differences == ()
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=5), st.dictionaries(KEYS, VALUES, max_size=5))
 def test_every_record_is_unchanged_changed_or_removed(before: dict[str, object], after: dict[str, object]) -> None:
     found = compared(dumped(before), dumped(after))

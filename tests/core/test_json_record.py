@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.json_edit import AmbiguousKeyError
@@ -25,6 +25,7 @@ def test_a_record_is_named_by_its_key_a_pointer_or_an_index(text: bytes, key: st
     assert path_of(open_document(text), key) == path
 
 
+@settings(deadline=None)
 @given(RECORDS, st.data())
 def test_a_record_taken_out_and_put_in_again_leaves_the_same_values(
     records: dict[str, object], data: st.DataObject
