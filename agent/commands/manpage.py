@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from agent.commands.tree import Command, Option, command_tree, every_command
+from agent.commands.tree import Command, Option, every_command
 
 _CODES = (
     ("0", "All is well."),
