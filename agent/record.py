@@ -24,7 +24,7 @@ _SKIPS = {skip.value: skip for skip in Skip}
 _PROBLEMS_SHOWN = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = {
-    LeftWhy.NEVER_GOOD: "no good state of it was ever seen: mend it by hand",
+    LeftWhy.NEVER_GOOD: "no good state of it was ever seen: try `backup-agent repair {file}`, else mend it by hand",
     LeftWhy.POLICY: "the config says alert; restore it with `backup-agent restore {file}`",
     LeftWhy.GAVE_UP: (
         "the bot writes the damage back from its memory: stop the bot, run `backup-agent restore {file}`, start it;"

@@ -8,6 +8,7 @@ from agent.commands.advice import next_step
 from agent.commands.inventory import Entry, take_inventory
 from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import age, counted, iso_time, local_time, print_json, say, size
+from agent.core.decide import LeftWhy
 from agent.core.model import Grade
 from agent.core.naming import display
 from agent.outcome import Ending, Outcome
@@ -89,7 +90,8 @@ def _next_step(entry: Entry) -> str:
         return f"the bot writes the damage back: stop it, `backup-agent restore {display(entry.rel)}`, start it"
     step = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade))
     damaged = state.grade in (Grade.CORRUPT, Grade.INVALID)
-    return "no good state of it was ever seen: mend it by hand" if damaged and entry.newest_good is None else step
+    never = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade, left_why=LeftWhy.NEVER_GOOD))
+    return never if damaged and entry.newest_good is None else step
 
 
 def _last_good(entries: list[Entry]) -> datetime | None:
