@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 
 from agent.core.model import Snapshot
+from agent.core.naming import display
+from agent.core.notice import Notice, NoticeKind
+from agent.disk.pause import Pause
 from agent.disk.watcher import Mode, Trouble, WatcherHealth
 from agent.logs import get_logger
 from agent.metrics import Metrics
@@ -11,6 +14,7 @@ from agent.notify import READY, notify, status
 from agent.record import Recorder, error_fields, skip_of
 from agent.recover import Recovered
 from agent.rescan import Findings
+from agent.verify import Report
 
 _NAMES_SHOWN = 5
 
@@ -23,6 +27,7 @@ class Announcer:
         self._log = get_logger()
         self._root_up = True
         self._watch_told = ""
+        self._pause: Pause | None = None
         self._hindrances: set[tuple[str, str]] = set()
 
     def started(self, files: int, *, at: float) -> None:
@@ -46,6 +51,8 @@ class Announcer:
                 data_dir=self._data_dir,
                 hint="nothing is restored until it is back: check the mount, or make the folder",
             )
+            told = f"the data folder {display(self._data_dir)} is not there; nothing is restored until it is back"
+            self._recorder.notify(Notice(NoticeKind.DAMAGED, told, hint="check the mount, or make the folder"))
         self._root_up = up
         self._metrics.data_dir_up.set(int(up))
 
@@ -61,6 +68,15 @@ class Announcer:
             self._log.info("watch_started", mode=str(mode), folders=health.watched_folders)
         elif health.reason is not Trouble.ROOT_MISSING:
             self._log.warning("watch_hindered", mode=str(health.mode), reason=str(health.reason), detail=health.detail)
+
+    def paused(self, pause: Pause | None) -> None:
+        """Nothing is healed, or it is again."""
+        before, self._pause = self._pause, pause
+        if pause is not None and pause != before:
+            until = pause.ends_at.isoformat(timespec="seconds")
+            self._log.warning("healing_paused", until=until, hint="`backup-agent resume` ends it early")
+        if before is not None and pause is None:
+            self._log.info("healing_resumed")
 
     def walk(self, findings: Findings, *, took_s: float, at: float) -> None:
         """A whole walk ended `at` (Unix time)."""
@@ -103,6 +119,23 @@ class Announcer:
             newest=max(gone, key=lambda s: s.taken_at).name,
             hint="something else deletes in the backup folder: give the agent a backup_dir of its own",
         )
+
+    def verified(self, report: Report, took_s: float) -> None:
+        """Everything was read back; called from a lane."""
+        numbers = {
+            "files": report.file_count, "snapshots": report.snapshot_count,
+            "drilled": report.drilled_count if report.drill else None, "duration_s": round(took_s, 1),
+        }  # fmt: skip
+        failures = report.failures
+        if not failures:
+            self._log.info("verify_passed", **numbers)
+            return
+        hint = "`backup-agent verify` tells all of it; `backup-agent list FILE` what there is to restore from"
+        told = [str(failure) for failure in failures[:_NAMES_SHOWN]]
+        self._log.error("verify_failed", failures=len(failures), findings=told, **numbers, hint=hint)
+        more = len(failures) - len(told)
+        what = f"reading everything back found: {'; '.join(told)}{f'; and {more} more' if more else ''}"
+        self._recorder.notify(Notice(NoticeKind.DRILL_FAILED, what, hint=hint))
 
     def reloaded(self, problems: Sequence[str], *, at: float) -> None:
         """A new config is in effect since `at` (Unix time), or is not and why."""

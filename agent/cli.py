@@ -13,7 +13,8 @@ from agent import __version__
 from agent.core.errors import AgentError
 
 VERBS = (
-    "run", "demo", "check", "status", "list", "snapshot", "restore", "accept", "pin", "config",
+    "run", "init", "doctor", "demo", "check", "status", "list", "snapshot", "show", "diff", "restore", "repair",
+    "migrate", "accept", "pin", "prune", "verify", "forget", "pause", "config", "schema", "completion",
 )  # fmt: skip  # one module of agent.commands each
 
 
@@ -26,6 +27,7 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
         "4 nothing to restore from.",
     )
     parser.add_argument("--version", action="version", version=f"backup-agent {__version__}")
+    parser.set_defaults(command_line=parser)  # for the command that makes completion scripts of it
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for verb in verbs:
         importlib.import_module(f"agent.commands.{verb}").add_parser(subparsers)

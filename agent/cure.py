@@ -2,7 +2,7 @@
 
 import errno
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from agent.checks import check
 from agent.checks.schema_errors import schema_errors
 from agent.core.decide import Heal, restore_candidates
 from agent.core.guard import find_collapse
-from agent.core.json_patch import explain
+from agent.core.json_patch import How, explain
 from agent.core.model import Grade, HealAction, Shape, Snapshot
 from agent.core.reading import sole_reading
 from agent.core.repair import repair_fields
@@ -33,8 +33,15 @@ class Cure:
     digest: str
     shape: Shape | None
     snapshot: Snapshot | None = None
-    explanation: str = ""
-    patch: bytes = b""  # what a repair of fields changed (RFC 6902)
+    changes: tuple[str, ...] = ()  # what a repair does, in words
+    patch: bytes = b""  # the same of a repair of fields (RFC 6902)
+    gives_up: bool = False  # values that it had gave way to a default, or to nothing
+
+    @property
+    def explanation(self) -> str:
+        """What a repair does, on one line."""
+        more = len(self.changes) - _CHANGES_SHOWN
+        return "; ".join(self.changes[:_CHANGES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass(slots=True)
@@ -50,7 +57,7 @@ class Cures:
     failure: OSError | None = None
 
     def __iter__(self) -> Iterator[Cure]:
-        if HealAction.REPAIR in self.decision.actions and (repaired := self._repaired()) is not None:
+        if HealAction.REPAIR in self.decision.actions and (repaired := self.repaired()) is not None:
             yield repaired
         judged = self.look.capture.digest if self.look.capture else None
         for snapshot in restore_candidates(self.look.snapshots):
@@ -82,24 +89,32 @@ class Cures:
             return check(Path(staged.path), self.look.rule.check).grade is not Grade.INVALID
         return whole
 
-    def _repaired(self) -> Cure | None:
-        """The bytes with their damage repaired, if there is exactly one way to, and the result passes its check."""
+    def repaired(self) -> Cure | None:
+        """The bytes with their damage repaired, if there is exactly one way to, and the result passes its check.
+
+        It needs no restore point, but a value of one comes before any default.
+        """
         caught, grade = self.look.capture, self.look.result.grade if self.look.result else None
         if caught is None or caught.signature.size_bytes > _REPAIR_MAX_BYTES:
             return None
         data = caught.content if isinstance(caught.content, bytes) else Path(caught.content.path).read_bytes()
         if grade is Grade.CORRUPT:
             reading = sole_reading(data, parser=self.look.rule.check.parser)
-            return self._checked(reading.data, reading.explanation) if reading else None
+            return self._checked(reading.data, (reading.explanation,)) if reading else None
         schema = self.look.rule.check.schema
         if grade is not Grade.INVALID or schema is None:
             return None
         mended = repair_fields(
             data, schema, self._restore_point(), find_errors=lambda text: schema_errors(text, schema)
         )
-        return self._checked(mended.data, _told(explain(mended.changes)), mended.patch) if mended else None
+        if mended is None:
+            return None
+        gives_up = any(c.how is How.REMOVED or (c.how is How.DEFAULT and c.before) for c in mended.changes)
+        return self._checked(mended.data, tuple(explain(mended.changes)), mended.patch, gives_up=gives_up)
 
-    def _checked(self, data: bytes, explanation: str, patch: bytes = b"") -> Cure | None:
+    def _checked(
+        self, data: bytes, changes: tuple[str, ...], patch: bytes = b"", *, gives_up: bool = False
+    ) -> Cure | None:
         """The repaired bytes as a cure, unless they fail their check or have collapsed against the last good state."""
         rule = self.look.rule
         result = check(data, rule.check)
@@ -109,9 +124,8 @@ class Cures:
         if good is not None and find_collapse(result.shape, good, suspect_thresholds(rule)):
             return None
         digest = hashlib.sha256(data).hexdigest()
-        return Cure(
-            HealAction.REPAIR, partial(_write, data), digest, result.shape, explanation=explanation, patch=patch
-        )
+        fill = partial(_write, data)
+        return Cure(HealAction.REPAIR, fill, digest, result.shape, changes=changes, patch=patch, gives_up=gives_up)
 
     def _restore_point(self) -> bytes | None:
         """The bytes of the newest good snapshot that is whole, where single values may be taken from."""
@@ -126,11 +140,6 @@ class Cures:
                 finally:
                     staged.discard()
         return None
-
-
-def _told(changes: Sequence[str]) -> str:
-    more = len(changes) - _CHANGES_SHOWN
-    return "; ".join(changes[:_CHANGES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _write(data: bytes, staged: StagedFile) -> bool:

@@ -39,7 +39,7 @@ class Healer:
 
         Raises: as `Pipeline.run`.
         """
-        bot = None if at_gate else self._ws.config.bot
+        bot = None if at_gate or self._ws.pause() is not None else self._ws.config.bot
         run = BotRun()
         hopeless = [rel for rel in rels if bot is not None and not self._has_cure(rel)]  # not worth a stop
         outcomes = [self._heal_one(rel, at_gate) for rel in hopeless]

@@ -115,6 +115,7 @@ class Looker:
             at_gate=at_gate,
             overdue=self._is_overdue(look.due),
             beside_writer=caught.beside_writer,
+            paused=look.result.grade is not Grade.GOOD and ws.pause() is not None,
         )
         policy = ws.heal_policy(look.rule)
         look.decision = decide(look.result.grade, caught.digest, look.past, look.snapshots, policy, at)
@@ -145,7 +146,7 @@ class Looker:
             look.end(Ending.WAITING, grade=Grade.MISSING)
             return
         look.snapshots = ws.catalog.snapshots(look.rel)
-        at = Circumstances(ws.clock.utc(), quiet=True, at_gate=at_gate)
+        at = Circumstances(ws.clock.utc(), quiet=True, at_gate=at_gate, paused=ws.pause() is not None)
         mass = self._is_mass_absence(root_fd)
         look.decision = decide_missing(past, look.snapshots, ws.heal_policy(look.rule), at, mass=mass)
 

@@ -7,9 +7,11 @@ from agent.core.decide import LeftWhy
 from agent.core.errors import AgentError, ReadBackError, SpaceBudgetError
 from agent.core.model import CaptureMode, Grade, HealAction, Problem
 from agent.core.naming import display
+from agent.core.notice import Notice
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import CaptureResult, Deletion, HealResult, Operation, Refusal, Skip
+from agent.notices import notice_of
 from agent.outcome import Ending, Outcome
 
 _CAPTURED = {
@@ -22,7 +24,7 @@ _SKIPS = {skip.value: skip for skip in Skip}
 _PROBLEMS_SHOWN = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = {
-    LeftWhy.NEVER_GOOD: "no good state of it was ever seen: mend it by hand",
+    LeftWhy.NEVER_GOOD: "no good state of it was ever seen: try `backup-agent repair {file}`, else mend it by hand",
     LeftWhy.POLICY: (
         "the config says alert: `backup-agent restore {file}`, or `backup-agent accept {file}` if it was meant to go"
     ),
@@ -31,6 +33,7 @@ _ADVICE = {
         " or set bot.stop and bot.start"
     ),
     LeftWhy.NO_RESTORE_POINT: "none of its snapshots is whole or fits its schema: see `backup-agent list {file}`",
+    LeftWhy.PAUSED: "healing is paused: it is looked at again when the pause ends, or with `backup-agent resume`",
     LeftWhy.MASS: (
         "most files are gone at once, like after an unmount or a deploy; if this is a loss, run"
         " `backup-agent restore --all`"
@@ -41,8 +44,9 @@ _ADVICE = {
 class Recorder:
     """Writes outcomes down for operators."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, notify: Callable[[Notice], None] = lambda _: None) -> None:
+        """`notify` has people told of what is a matter for them."""
+        self._metrics, self.notify = metrics, notify
         self._log = get_logger()
         self._skipped: dict[str, str] = {}
         self._modes: dict[str, CaptureMode] = {}
@@ -103,6 +107,10 @@ class Recorder:
         say = self._log.info if not folder or mode is CaptureMode.SETTLE else self._log.debug
         say("capture_mode_found", folder=folder or ".", mode=mode.value)
 
+    def _alert(self, o: Outcome, hint: str = "") -> None:
+        if (notice := notice_of(o, hint)) is not None:
+            self.notify(notice)
+
     # one line per ending
 
     def _published(self, o: Outcome) -> None:
@@ -131,11 +139,12 @@ class Recorder:
 
     def _held(self, o: Outcome) -> None:
         name = o.snapshot.name if o.snapshot else None
-        say = self._log.error if o.is_news or name else self._log.debug
-        say(
-            "source_suspect", file=o.rel, problems=_shown(o.problems), snapshot=name,
-            hint=f"good snapshots are held; `backup-agent accept {display(o.rel)}` if this is meant, else restore it",
-        )  # fmt: skip
+        is_news = bool(o.is_news or name)
+        say = self._log.error if is_news else self._log.debug
+        hint = f"good snapshots are held; `backup-agent accept {display(o.rel)}` if this is meant, else restore it"
+        say("source_suspect", file=o.rel, problems=_shown(o.problems), snapshot=name, hint=hint)
+        if is_news:
+            self._alert(o, hint)
 
     def _damaged(self, o: Outcome) -> None:
         self._log.warning(f"source_{o.grade}", file=o.rel, problems=_shown(o.problems), attempt=o.attempt or None)
@@ -157,6 +166,8 @@ class Recorder:
             event, file=o.rel, grade=str(o.grade), why=str(o.left_why), problems=_shown(o.problems),
             quarantined=o.quarantined, hint=hint,
         )  # fmt: skip
+        if is_news:
+            self._alert(o, hint)
 
     def _waiting(self, o: Outcome) -> None:
         if o.is_news and o.problems:
@@ -164,6 +175,7 @@ class Recorder:
                 f"source_{o.grade}", file=o.rel, problems=_shown(o.problems),
                 hint="it is written without pause, so it cannot be healed; good snapshots are held",
             )  # fmt: skip
+            self._alert(o, "good snapshots are held")
             return
         if o.detail == "overdue" and o.rel not in self._never_still:
             self._never_still.add(o.rel)
@@ -195,6 +207,8 @@ class Recorder:
             "source_unreadable", file=o.rel, error=_error(o.error), problems=_shown(o.problems),
             hint="nothing was changed; it is tried again",
         )  # fmt: skip
+        if o.is_news:
+            self._alert(o, "the user of the agent must be able to read it")
 
     def _refused(self, o: Outcome) -> None:
         self._metrics.snapshots_refused.inc(refusal_of(o.error))
@@ -203,6 +217,8 @@ class Recorder:
         self._log.error(
             "snapshot_refused", file=o.rel, grade=str(o.grade), problems=_shown(o.problems), **error_fields(o.error)
         )
+        if refusal_of(o.error) in (Refusal.BUDGET, Refusal.DISK_FULL):
+            self._alert(o, error_fields(o.error).get("hint", ""))
 
     def _healed(self, o: Outcome) -> None:
         assert o.action is not None
@@ -214,6 +230,7 @@ class Recorder:
             event, file=o.rel, grade=str(o.grade), snapshot=name, quarantined=o.quarantined, detail=o.detail or None,
             attempt=o.attempt, problems=_shown(o.problems), duration_s=round(o.duration_s, 3),
         )  # fmt: skip
+        self._alert(o)
 
     def _raced(self, o: Outcome) -> None:
         self._metrics.count_heal(o.action or HealAction.RESTORE, HealResult.RACED)
@@ -224,6 +241,7 @@ class Recorder:
         if isinstance(o.error, OSError):
             self._metrics.io_errors.inc(Operation.RESTORE)
         self._log.error("heal_failed", file=o.rel, grade=str(o.grade), **error_fields(o.error))
+        self._alert(o, error_fields(o.error).get("hint", ""))
 
     def _forgotten(self, o: Outcome) -> None:
         self._log.debug("source_gone", file=o.rel)

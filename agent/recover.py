@@ -279,6 +279,8 @@ def _tell(records: Iterator[dict[str, object]]) -> dict[str, dict[str, object]]:
                 told[name] = record
             case "accept":
                 told[name] = {**told.pop(str(record.get("was")), {}), "name": name, "grade": "good"}
+            case "erase" if name in told:
+                told[name] |= {key: record.get(key) for key in ("digest", "size", "grade", "shape")}
             case "pin" | "unpin" if name in told:
                 told[name]["pinned"] = record["op"] == "pin"
     return told

@@ -11,14 +11,17 @@ from agent.disk.store import PATCH_SUFFIX
 from agent.workspace import HELD_GRADES, Workspace
 
 
-def plan_file(ws: Workspace, rel: str, state: FileState | None) -> RetentionPlan:
-    """Return what rotation would keep and delete of the good snapshots of `rel` now."""
+def plan_file(ws: Workspace, rel: str, state: FileState | None, *, doubtful: bool = False) -> RetentionPlan:
+    """Return what rotation would keep and delete of the good snapshots of `rel` now.
+
+    `doubtful`: the file may not be as `state` says; then all are held.
+    """
     grade = state.grade if state else None
     return plan_retention(
         [s for s in ws.catalog.snapshots(rel) if s.grade is Grade.GOOD],
         ws.retention_policy(),
         now=ws.clock.utc(),
-        held=grade in HELD_GRADES and grade is not Grade.MISSING,
+        held=doubtful or (grade in HELD_GRADES and grade is not Grade.MISSING),
         source_gone_since=state.since if state and grade is Grade.MISSING else None,
     )
 
@@ -41,6 +44,11 @@ def bound_aside(ws: Workspace, rel: str) -> None:
 
     Raises: as `rotate`.
     """
+    delete(ws, plan_aside(ws, rel))
+
+
+def plan_aside(ws: Workspace, rel: str) -> list[Snapshot]:
+    """Return the suspects and damaged states of `rel` that are beyond their numbers."""
     aside = [
         s
         for s in ws.catalog.snapshots(rel)
@@ -48,8 +56,10 @@ def bound_aside(ws: Workspace, rel: str) -> None:
     ]
     suspects = [s for s in aside if s.grade is Grade.SUSPECT]
     quarantined = [s for s in aside if s.grade is not Grade.SUSPECT]
-    delete(ws, plan_bounded(suspects, ws.config.backup.keep_suspect))
-    delete(ws, plan_bounded(quarantined, ws.config.backup.keep_quarantined))
+    return [
+        *plan_bounded(suspects, ws.config.backup.keep_suspect),
+        *plan_bounded(quarantined, ws.config.backup.keep_quarantined),
+    ]
 
 
 def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:

@@ -10,6 +10,7 @@ from math import inf
 
 from agent.announce import Announcer
 from agent.config import Config
+from agent.core.decide import LeftWhy
 from agent.core.errors import AgentError
 from agent.core.model import Grade, Reason
 from agent.core.pace import BackOff, Pace
@@ -27,6 +28,7 @@ from agent.record import Recorder, error_fields
 from agent.recover import adopt_unknown, forget_vanished
 from agent.rescan import Findings, Rescan
 from agent.scrape import Scrape
+from agent.verifying import Verifying
 from agent.workspace import Clock, Workspace
 
 FAILURES = (OSError, sqlite3.Error, AgentError)
@@ -36,6 +38,8 @@ _EVENTS_SHARE = 0.0005  # of one core, for rescans while events arrive
 _POLLING_SHARE = 0.01  # of one core, where rescans are all there is
 _AUDIT_SHARE = 0.0003
 _AUDIT_S = 30.0
+_PAUSE_LOOK_S = 10.0  # each look reads the pause itself; this is for the log, and for what was left meanwhile
+_PAUSED_LOOK_S = 1.0
 _WALK, _BOT = "/", "//"  # back-off keys of the rescan and of bot.start; no rel is spelled so
 
 
@@ -74,13 +78,17 @@ class Rounds:
             skip_folder=lambda rel: not self._config.may_hold_data_files(rel),
             wake=wake,
         )
+        self._verifying = Verifying(ws, self.lanes, announce.verified)
         self._backoff = BackOff()
         self._absent: set[str] = set()  # files whose absence is waited out
+        self._left_paused: set[str] = set()  # files to be looked at again when the pause ends
         self._pace = Pace(self._config.watch.rescan_s, _EVENTS_SHARE)
         self._audit_pace = Pace(_AUDIT_S, _AUDIT_SHARE)
         self._root_up = True
         now = self._clock.monotonic()
         self._next_rescan, self._next_audit = now + self._config.watch.rescan_s, now + _AUDIT_S
+        self._next_pause_look = now
+        self._mind_pause(now)
         self._next_bot_start = now  # an agent that was killed may have left it stopped
 
     @property
@@ -100,13 +108,19 @@ class Rounds:
             self._walk()
         if now >= self._next_audit and self._root_up:
             self._audit()
+        if now >= self._next_pause_look:
+            self._mind_pause(now)
         if now >= self._next_bot_start and not self.lanes.heals:
             self._start_bot(now)
+        if self._root_up:
+            self._verifying.turn(now)
         self._dispatch()
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
-        times = [self._next_rescan, self._next_audit if self._root_up else inf]
+        times = [self._next_rescan, self._next_pause_look]
+        if self._root_up:
+            times += [self._next_audit, self._verifying.next_at]
         if not self.lanes.heals:
             times.append(self._next_bot_start)
         due = self.settler.next_due()
@@ -119,6 +133,7 @@ class Rounds:
         watch = self._config.watch
         self.settler.adjust(debounce_s=watch.debounce_s, max_delay_s=watch.max_delay_s)
         self.scrape.limit_labels()
+        self._verifying.adopt_config()
         self.rescan.recheck(rel for rel in self.rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
         self._next_rescan = self._clock.monotonic()
         self.watcher.stop()
@@ -192,6 +207,21 @@ class Rounds:
             if hurt and not stopping:
                 self._heal(hurt)
 
+    def _mind_pause(self, now: float) -> None:
+        """A pause is told of; what it left is looked at again when it has ended."""
+        try:
+            pause = self._ws.pause()
+        except OSError as error:  # no heal is begun meanwhile: each look finds the same
+            self._metrics.io_errors.inc(Operation.CATALOG)
+            self._log.error("pause_unreadable", **error_fields(error))
+        else:
+            self._announce.paused(pause)
+            for rel in () if pause is not None else self._left_paused:
+                self._note(rel, now)
+            if pause is None:
+                self._left_paused.clear()
+        self._next_pause_look = now + (_PAUSED_LOOK_S if self._left_paused else _PAUSE_LOOK_S)
+
     def _start_bot(self, now: float) -> None:
         def work() -> list[Outcome]:
             self.healer.start_bot()
@@ -213,6 +243,9 @@ class Rounds:
     def learn(self, outcome: Outcome) -> None:
         """Tell of an outcome, and remember what it says of the file."""
         self._recorder.record(outcome)
+        if outcome.left_why is LeftWhy.PAUSED:
+            self._left_paused.add(outcome.rel)
+            self._next_pause_look = self._clock.monotonic() + _PAUSED_LOOK_S
         if outcome.ending is Ending.LEFT and outcome.grade is Grade.MISSING:
             self.rescan.forget(outcome.rel)  # told; when it comes back, it is new
         elif outcome.state is not None:
@@ -353,6 +386,7 @@ class Rounds:
         Raises: as `Pipeline.run`.
         """
         self.watcher.stop()
+        self._verifying.stop()
         self.land(list(self.lanes.finish()), stopping=True)
         waiting = [due.rel for due in self.settler.drain()]
         rels = list(dict.fromkeys([*waiting, *self.rescan.walk().changed]))

@@ -7,6 +7,7 @@ from agent.core.model import FileState, Grade
 from agent.metrics import Metrics
 from agent.metrics.labels import Folder
 from agent.rotation import free_bytes
+from agent.verify import last_results
 from agent.workspace import Workspace
 
 
@@ -36,6 +37,12 @@ class Scrape:
         metrics.set_files(ws.catalog.count_files())
         metrics.set_snapshots(*ws.catalog.count_snapshots())
         metrics.files_given_up.set(ws.catalog.count_given_up())
+        pause = ws.pause()
+        metrics.paused_until.set(pause.ends_at.timestamp() if pause else 0)
+        verified = last_results(ws)
+        metrics.verify_last_success.set(verified.verified_at)
+        metrics.drill_last_success.set(verified.drilled_at)
+        metrics.verify_failures.set(verified.failure_count)
         for state in self._labelled():
             metrics.set_file_times(state.rel, _unix(self._last_good(state)), _unix(state.last_snapshot_at))
         metrics.watch_overflows.inc(self.overflow_count - self._overflows_told)

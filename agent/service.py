@@ -15,6 +15,7 @@ from types import FrameType
 from agent.announce import Announcer
 from agent.config import Config
 from agent.core.errors import AgentError, LockHeldError
+from agent.core.notice import Notice
 from agent.core.pace import BackOff
 from agent.core.settle import Due
 from agent.disk import lease
@@ -23,6 +24,7 @@ from agent.gate import Gate
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import Operation
+from agent.migration import Migration, migrate_first
 from agent.notify import READY, STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
 from agent.record import Recorder, error_fields
 from agent.recover import mark_clean, recover
@@ -52,12 +54,13 @@ class Service:
         *,
         reload: Callable[[], Config],
         apply: Callable[[Config], None],
+        notify: Callable[[Notice], None] = lambda _: None,
     ) -> None:
-        """`reload` reads the config anew; `apply` is told of one that has been taken over."""
+        """`reload` reads the config anew; `apply` is told of one that has been taken over; `notify` tells people."""
         self._config, self._metrics, self._clock = config, metrics, clock
         self._reload, self._apply = reload, apply
         self._log = get_logger()
-        self._recorder = Recorder(metrics)
+        self._recorder = Recorder(metrics, notify)
         self._announce = Announcer(metrics, self._recorder, config.data_dir)
         self._wake = Wake()
         self._stop_asked = self._reload_asked = False
@@ -221,6 +224,7 @@ class Service:
     def _start(self) -> None:
         """Listen, pass the gate, announce readiness."""
         self._listen()
+        self._migrate()
         self._pass_gate()
         if self._stop_asked:
             return
@@ -237,6 +241,16 @@ class Service:
             except OSError as error:
                 self._log.warning("watch_unproved", temp_dir=self._config.temp_dir, **error_fields(error))
         self._announce.watcher(rounds.watcher.health(), polls_by_config=rounds.polls_by_config)
+
+    def _migrate(self) -> None:
+        """A folder that nobody guarded before is taken over first."""
+        rounds, why = self._rounds, "taking over the data files"
+        migrate_first(
+            Migration(
+                self._ws, rounds.pipeline, rounds.healer, rounds.learn, lambda seconds: self._pause(seconds, why),
+                lambda: self._stop_asked, self._be_patient,
+            )
+        )  # fmt: skip
 
     def _pass_gate(self) -> None:
         """Every file is looked at and healed, or waits to be; errors are waited out."""

@@ -21,6 +21,7 @@ from agent.disk.catalog import FORMAT_VERSION, Catalog, set_aside
 from agent.disk.codec import Compression
 from agent.disk.journal import Journal
 from agent.disk.lock import FileLocks
+from agent.disk.pause import Pause, pause_in_effect
 from agent.disk.staging import StagingFolder, open_root
 from agent.disk.store import Store
 
@@ -160,6 +161,14 @@ class Workspace:
         """Return the time for the next copy of `rel`: now, or just after its newest one."""
         newest = self.catalog.newest(rel)
         return next_stamp(self.clock.utc(), newest.taken_at if newest else None)
+
+    def pause(self) -> Pause | None:
+        """Return the pause of all healing that holds now.
+
+        Raises:
+            OSError: it cannot be told whether one does.
+        """
+        return pause_in_effect(self.config.state_dir, now=self.clock.utc(), steady_s=self.clock.monotonic())
 
     def heal_policy(self, rule: FileRule) -> HealPolicy:
         recovery = self.config.recovery

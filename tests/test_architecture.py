@@ -12,11 +12,11 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 
 # From the outside in.  A module imports what stands further down, its own room, and in SERVICE and PIPELINE its
 # neighbours.
-SERVICE = frozenset({"announce", "gate", "lanes", "rounds", "service", "wake"})
+SERVICE = frozenset({"announce", "gate", "lanes", "migration", "rounds", "service", "verifying", "wake"})
 PIPELINE = frozenset(
-    {"bot", "cure", "healing", "look", "manual", "outcome", "pipeline", "putback", "record", "recover", "rescan", "rotation", "scrape", "workspace"}
+    {"bot", "cure", "edit", "erase", "healing", "look", "manual", "mending", "notices", "obstacles", "outcome", "pipeline", "putback", "record", "recover", "rescan", "rotation", "scrape", "verify", "workspace"}
 )  # fmt: skip
-ROOMS = frozenset({"config", "disk", "checks", "logs", "metrics", "web", "notify", "remote"})
+ROOMS = frozenset({"config", "disk", "checks", "logs", "metrics", "web", "notifications", "notify", "remote"})
 LAYERS = (
     frozenset({"cli"}),
     frozenset({"commands"}),
@@ -44,6 +44,7 @@ MAY_WAIT = {
     "putback.py": "the grace of a swap, a few milliseconds from the config",
     "disk/lease.py": "the bell that hears a writer while a slow write is on, a millisecond at a time",
     "disk/inotify.py": "the probe of the watcher, with a limit that is handed in",
+    "notifications.py": "on its own thread: for a process with a time limit, and before a receiver is tried again",
     "web/__init__.py": "a pause when the machine has no descriptor left for a client",
     "commands/demo.py": "it waits for its own children, with a limit",
 }

@@ -6,7 +6,8 @@ from agent.core.model import Grade
 from agent.outcome import Outcome
 
 _BY_REASON = {
-    LeftWhy.NEVER_GOOD: "no good state of it was ever seen: mend it by hand",
+    LeftWhy.NEVER_GOOD: "no good state of it was ever seen: try `backup-agent repair {name}`, else mend it by hand",
+    LeftWhy.PAUSED: "healing is paused: `backup-agent resume` ends that",
     LeftWhy.MASS: "most files are gone at once: check the mount; if it is a loss, `backup-agent restore --all`",
 }
 _BY_GRADE = {
@@ -22,5 +23,5 @@ def next_step(outcome: Outcome) -> str:
     """Return the one next step; empty where there is none."""
     never_there = outcome.grade is Grade.MISSING and outcome.left_why is LeftWhy.NEVER_GOOD
     if outcome.left_why in _BY_REASON and not never_there:
-        return _BY_REASON[outcome.left_why]
+        return _BY_REASON[outcome.left_why].format(name=shell_word(outcome.rel))
     return _BY_GRADE[outcome.grade].format(name=shell_word(outcome.rel)) if outcome.grade in _BY_GRADE else ""

@@ -6,9 +6,10 @@ import yaml
 
 from agent.commands.session import add_config_options, read_config
 from agent.commands.wording import counted, print_json, say
-from agent.config import Config, InvalidConfigError, config_json_schema
+from agent.config import Config, ConfigProblem, InvalidConfigError, config_json_schema
 from agent.config.source import compose
 from agent.core.naming import display
+from agent.notifications import unusable_urls
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,6 +51,7 @@ def run_schema(_args: argparse.Namespace) -> int:
 def run_check(args: argparse.Namespace) -> int:
     try:
         config = read_config(args)
+        _try_receivers(config, args.config)
     except InvalidConfigError as error:
         if not args.json:
             raise
@@ -63,6 +65,20 @@ def run_check(args: argparse.Namespace) -> int:
     say(f"ok: {whence}; guards {', '.join(config.watch.include)} in {display(config.data_dir)}")
     say(f"    snapshots in {display(config.backup_dir)}")
     return 0
+
+
+def _try_receivers(config: Config, path: str | None) -> None:
+    """Every address of `notify` is one that can be used; nothing is sent.
+
+    Raises:
+        InvalidConfigError: some are not.
+    """
+    problems = [
+        ConfigProblem(path, None, None, f"notify.urls[{index}]", why)
+        for index, why in unusable_urls(config.notify.urls)
+    ]
+    if problems:
+        raise InvalidConfigError(problems)
 
 
 def _count_keys(path: str | None) -> int:

@@ -3,17 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from time import tzname
 
 from agent.bot import BotCommandError, bot_stopped
 from agent.commands.inventory import take_inventory
+from agent.commands.moments import parse_time
 from agent.commands.progress import with_progress
+from agent.commands.restore_record import restore_records
 from agent.commands.session import Session, add_verb, open_session, resolve_files, resolve_snapshot
-from agent.commands.wording import described, local_time, print_json, say, shell_word, snapshot_as_json
-from agent.config.units import UnfitError, parse_duration
+from agent.commands.wording import described, print_json, say, shell_word, snapshot_as_json
 from agent.core.decide import restore_candidates
 from agent.core.errors import NoRestorePointError, UsageError
 from agent.core.model import Grade, Snapshot
@@ -33,16 +31,22 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         text="Put the newest good snapshot in the place of each FILE, or one from an earlier time.  What is\n"
         "replaced is kept as a snapshot or in quarantine; a write of the bot meanwhile wins.  Stop the bot\n"
         "first: one that keeps its data in memory writes it back.  Where the config has bot.stop and\n"
-        "bot.start, that is done here.",
+        "bot.start, that is done here.  With --key only this record is brought back, out of the newest good\n"
+        "snapshot that has it; all else in the live file stays as it is, byte for byte.",
         example="examples:\n  backup-agent restore data/users.json\n  backup-agent restore --all --at 2h --dry-run\n"
         "  backup-agent restore data/users.json --at '2026-03-01 12:00'\n"
-        "  backup-agent restore --snapshot users_backup_2026-03-01T12-00-00-000Z.json\n\n"
+        "  backup-agent restore --snapshot users_backup_2026-03-01T12-00-00-000Z.json\n"
+        "  backup-agent restore data/users.json --key 123456 --at 2h\n\n"
         "exit codes: 0 done, 1 not done, 4 there is nothing to restore from",
     )
     parser.add_argument("files", metavar="FILE", nargs="*", help="a data file")
     parser.add_argument("--all", action="store_true", help="every file that ever had a snapshot, also a deleted one")
     parser.add_argument("--at", metavar="TIME", help="the state at this time: ISO 8601, or an age such as 90m, 2h, 3d")
     parser.add_argument("--snapshot", metavar="NAME", help="this snapshot, whatever its grade; `list FILE` shows names")
+    parser.add_argument(
+        "--key", dest="keys", metavar="KEY", action="append",
+        help="only this record: its key, or a JSON pointer such as /a/b; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     parser.add_argument("--no-bot", action="store_true", help="neither stop nor start the bot")
     parser.set_defaults(run=run)
@@ -62,6 +66,10 @@ class _Plan:
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
         wishes = _wishes(session, args)
+        if args.keys:
+            if len(wishes) != 1 or args.all:
+                raise UsageError("--key is for one file", hint="name one FILE, or one --snapshot")
+            return restore_records(session, *wishes[0], args)
         plans = [_plan(session, rel, pool) for rel, pool in with_progress(wishes, "looking")]
         if args.dry_run:
             _tell_plans(session, plans, as_json=args.json)
@@ -106,30 +114,6 @@ def _named_snapshot(session: Session, args: argparse.Namespace) -> tuple[str, li
     rel = resolve_files(session, args.files)[0] if args.files else None
     snapshot = resolve_snapshot(session, args.snapshot, rel)
     return snapshot.rel, [snapshot]
-
-
-def parse_time(text: str, now: datetime) -> datetime:
-    """Return the moment that `text` names: ISO 8601, in local time unless it has a zone, or an age such as `2h`.
-
-    Raises:
-        UsageError: it is neither, or lies in the future.
-    """
-    moment: datetime | None = None
-    with suppress(UnfitError, OverflowError):
-        moment = now - timedelta(seconds=parse_duration(text))
-    if moment is None:
-        text, _, zone = text.rpartition(" ") if text[-1:].isalpha() and " " in text else (text, "", "")
-        if zone in ("", "UTC", *tzname):  # as `list` shows times, so that they can be copied
-            with suppress(ValueError, OverflowError):
-                moment = datetime.fromisoformat(f"{text}Z" if zone == "UTC" else text).astimezone()
-    if moment is None:
-        raise UsageError(
-            f"{text!r} is no time", hint="write 2026-03-01T12:00, 2026-03-01T12:00Z, or an age: 90m, 2h, 3d"
-        )
-    if moment > now:
-        raise UsageError(f"{local_time(moment)} is in the future", hint="name a time that has been, or leave --at out")
-    # A time to the second means all of that second: snapshots are stamped to the millisecond.
-    return moment + timedelta(microseconds=999_999) if moment.microsecond == 0 else moment
 
 
 # the plan

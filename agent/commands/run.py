@@ -11,9 +11,12 @@ from agent.config import Config, load_config
 from agent.core.errors import AgentError
 from agent.logs import configure_logs, get_logger
 from agent.metrics import Metrics
+from agent.notifications import Notifier, Receivers
 from agent.service import Service
 from agent.web import WebServer
 from agent.workspace import SystemClock
+
+_LAST_NOTICES_S = 3.0
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,15 +36,22 @@ def run(args: argparse.Namespace) -> int:
     config = load()
     metrics = Metrics(__version__)
 
+    def tell_failure(receiver: str, why: str) -> None:
+        get_logger().warning("notification_failed", receiver=receiver, error=why)
+
+    notifier = Notifier(metrics.notifications.inc, tell_failure)
+
     def apply(config: Config) -> None:
-        log = config.log
+        log, wish = config.log, config.notify
         configure_logs(log.format, log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc)
+        receivers = Receivers(wish.urls, wish.command, frozenset(wish.events), wish.min_interval_s)
+        notifier.adopt(receivers, config.data_dir)
 
     apply(config)
     if args.config is None:
         os.makedirs(config.data_dir, exist_ok=True)
 
-    service = Service(config, metrics, SystemClock(), reload=load, apply=apply)
+    service = Service(config, metrics, SystemClock(), reload=load, apply=apply, notify=notifier)
     web = _serve(config, metrics, service)
     try:
         return service.run()
@@ -49,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         get_logger().error("service_refused", error=str(error), hint=error.hint)
         raise
     finally:
+        notifier.close(_LAST_NOTICES_S)
         if web is not None:
             web.stop()
 

@@ -8,6 +8,7 @@ from agent.commands.advice import next_step
 from agent.commands.inventory import Entry, take_inventory
 from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import age, counted, iso_time, local_time, print_json, say, size
+from agent.core.decide import LeftWhy
 from agent.core.model import Grade
 from agent.core.naming import display
 from agent.outcome import Ending, Outcome
@@ -52,6 +53,8 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> Non
         f"running (process {session.daemon})" if session.daemon else "not running: `backup-agent run` guards the files"
     )
     say(f"agent:      {daemon}")
+    if pause := session.ws.pause():
+        say(f"healing:    paused until {local_time(pause.ends_at)}; `backup-agent resume` ends that")
     grades = Counter(entry.grade for entry in entries if entry.grade != "gone")
     say(f"files:      {', '.join(f'{count:,} {grade}' for grade, count in sorted(grades.items())) or 'none'}")
     last = _last_good(entries)
@@ -87,7 +90,8 @@ def _next_step(entry: Entry) -> str:
         return f"the bot writes the damage back: stop it, `backup-agent restore {display(entry.rel)}`, start it"
     step = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade))
     damaged = state.grade in (Grade.CORRUPT, Grade.INVALID)
-    return "no good state of it was ever seen: mend it by hand" if damaged and entry.newest_good is None else step
+    never = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade, left_why=LeftWhy.NEVER_GOOD))
+    return never if damaged and entry.newest_good is None else step
 
 
 def _last_good(entries: list[Entry]) -> datetime | None:
@@ -99,6 +103,7 @@ def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> d
     return {
         "ok": not problems,
         "daemon_pid": session.daemon,
+        "paused_until": iso_time(pause.ends_at) if (pause := session.ws.pause()) else None,
         "data_dir": session.config.data_dir,
         "backup_dir": session.config.backup_dir,
         "files": dict(sorted(Counter(entry.grade for entry in entries if entry.grade != "gone").items())),

@@ -69,7 +69,7 @@ def _content(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read(SIZE_MAX_BYTES + 1)
     except FileNotFoundError as error:
-        hint = "name it with `--config FILE`; config.example.yaml shows what can be set"
+        hint = "name it with `--config FILE`, or let `backup-agent init` write one"
         raise ConfigError(f"there is no config file {path}", hint=hint) from error
     except OSError as error:
         hint = "it must be a file that the user of the agent may read"

@@ -14,6 +14,7 @@ from msgspec.structs import asdict, force_setattr, replace
 from agent.config.selection import Selection, compile_globs, is_glob, normal
 from agent.config.units import parse_address
 from agent.core.model import CheckSpec, Parser
+from agent.core.notice import FAILURES, NoticeKind
 
 
 def _doc(text: str, *, unset: str | None = None, **limits: Any) -> Meta:
@@ -150,6 +151,36 @@ class Bot(Section, frozen=True):
     timeout_s: Annotated[Seconds, _doc("Limit of each of the two commands.", ge=1)] = 90.0
 
 
+class Notify(Section, frozen=True):
+    """Who is told, beside log and metrics; secrets belong in the environment: ${VAR}."""
+
+    urls: Annotated[
+        tuple[Text, ...], _doc("Addresses for Apprise (extra notify): discord://, mailto://, ntfy:// and others.")
+    ] = ()
+    command: Annotated[
+        Argv | None, _doc("A program that is told on its standard input, as one line of JSON; no shell.")
+    ] = None
+    events: Annotated[tuple[NoticeKind, ...], _doc("Which events are told; healed is not among them unless named.")] = (
+        FAILURES
+    )
+    min_interval_s: Annotated[
+        Seconds, _doc("The same event of the same file is told once in this time; 20 events in all.")
+    ] = 600.0
+
+    def __repr__(self) -> str:
+        return "Notify(...)"  # the addresses hold secrets
+
+
+class Verify(Section, frozen=True):
+    """How often everything is read back: live files and all snapshots."""
+
+    every_s: Annotated[
+        Annotated[Seconds, Meta(ge=1)] | None,
+        _doc("Time between two verifications, by the agent itself; off: never.", unset="off"),
+    ] = 86400.0
+    drill: Annotated[bool, _doc("Restore every file aside, too, and compare.")] = True
+
+
 class SuspectOverrides(Section, frozen=True):
     """What differs from recovery.suspect for these files."""
 
@@ -236,8 +267,10 @@ class Config(Section, frozen=True, dict=True):
         default_factory=Backup
     )
     recovery: Annotated[Recovery, _doc("What is done about damage.")] = field(default_factory=Recovery)
+    verify: Annotated[Verify, _doc("How often everything is read back.")] = field(default_factory=Verify)
     bot: Annotated[Bot | None, _doc("Commands that stop and start the bot around a heal.")] = None
     files: Annotated[tuple[FileEntry, ...], _doc("Rules for single files or globs.")] = ()
+    notify: Annotated[Notify, _doc("Who is told, beside log and metrics.")] = field(default_factory=Notify)
     metrics: Annotated[Metrics, _doc("The page that Prometheus reads.")] = field(default_factory=Metrics)
     log: Annotated[Log, _doc("What is written to standard error.")] = field(default_factory=Log)
 

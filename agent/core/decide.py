@@ -15,6 +15,7 @@ class LeftWhy(StrEnum):
     POLICY = "policy"
     GAVE_UP = "gave_up"
     NO_RESTORE_POINT = "no_restore_point"
+    PAUSED = "paused"  # a person works by hand; looked at again when the pause ends
     MASS = "mass"  # most files, or the folder itself, went at once: an unmount or a deploy
 
 
@@ -75,7 +76,7 @@ class Circumstances:
     """When and how the look was had.
 
     `quiet`: nothing changed for the debounce, and nobody has the file open for writing.  `overdue`: it waits for
-    longer than the maximal delay.  `at_gate`: no bot runs yet.
+    longer than the maximal delay.  `at_gate`: no bot runs yet.  `paused`: a person works by hand.
     """
 
     now: datetime
@@ -83,6 +84,7 @@ class Circumstances:
     at_gate: bool = False
     overdue: bool = False
     beside_writer: bool = False
+    paused: bool = False
 
 
 def decide(
@@ -153,6 +155,8 @@ def _decide_heal(
     done = heals_in_window(past, grade, policy.clobber_window, at.now)
     if done >= policy.attempts_max and not at.at_gate:
         return LeaveAlone(LeftWhy.GAVE_UP)
+    if at.paused:
+        return LeaveAlone(LeftWhy.PAUSED)
     return Heal(actions, attempt=done + 1)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import IO
+from typing import IO, Protocol
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Grade, Ownership, Reason, Shape, Snapshot
@@ -26,6 +26,12 @@ from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
 PATCH_SUFFIX = ".patch"  # beside a damaged original: what its repair changed
 STAGING_BELOW = ".agent/staging"
 _SHELVES = {Grade.GOOD: Kind.BACKUP, Grade.SUSPECT: Kind.SUSPECT}
+
+
+class Sink(Protocol):
+    """Whatever takes the plain bytes of a snapshot, in pieces."""
+
+    def write(self, data: bytes, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +220,7 @@ class Store:
                 return False
             raise
 
-    def copy_into(self, snapshot: Snapshot, staged: StagedFile) -> bool:
+    def copy_into(self, snapshot: Snapshot, staged: Sink) -> bool:
         """Write the snapshot's plain bytes into `staged`; False when they are not those of its digest."""
         try:
             with self.open(snapshot.name) as plain:

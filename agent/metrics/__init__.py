@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.core.model import CaptureMode, Grade, HealAction, Reason
+from agent.core.notice import Delivery
 from agent.core.problem import ProblemKind
 from agent.metrics.client import (
     CollectorRegistry,
@@ -48,6 +49,7 @@ class Metrics:
         self._file_times = FileTimes(self._registry)
         self._add_snapshots()
         self._add_checks()
+        self._add_verification()
         self._add_watching()
         self._add_service()
         ProcessCollector(registry=self._registry)
@@ -92,6 +94,19 @@ class Metrics:
         )
         self.clobbered = self._counter("backup_agent_clobbered_total", "Heals that the bot overwrote with the damage.")
 
+    def _add_verification(self) -> None:
+        self.verify_last_success = self._gauge(
+            "backup_agent_verify_last_success_timestamp_seconds",
+            "When everything was read back without a failure, Unix time; 0: never.",
+        )
+        self.drill_last_success = self._gauge(
+            "backup_agent_drill_last_success_timestamp_seconds",
+            "When every file was restored aside without a failure, Unix time; 0: never.",
+        )
+        self.verify_failures = self._gauge(
+            "backup_agent_verify_failures", "Failures that the last verification of everything found."
+        )
+
     def _add_watching(self) -> None:
         self.captures = self._counter_by("backup_agent_captures_total", "Captures.", "result", CaptureResult)
         self.capture_mode = self._gauge_by("backup_agent_capture_mode", "Folders in this mode.", "mode", CaptureMode)
@@ -113,6 +128,12 @@ class Metrics:
 
     def _add_service(self) -> None:
         self.ready = self._gauge("backup_agent_ready", "1 once the gate is passed.")
+        self.paused_until = self._gauge(
+            "backup_agent_paused_until_timestamp_seconds", "When the pause of all healing ends, Unix time; 0: no pause."
+        )
+        self.notifications = self._counter_by(
+            "backup_agent_notifications_total", "Notices to people, per receiver.", "result", Delivery
+        )
         self.disk_free_bytes = self._gauge_by(
             "backup_agent_disk_free_bytes", "Space that the agent may still fill.", "dir", Folder
         )

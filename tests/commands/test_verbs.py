@@ -9,10 +9,10 @@ from place import Place
 
 from agent.cli import VERBS, main
 
-MINE = ["check", "status", "list", "snapshot", "restore", "accept", "pin", "unpin"]
+MINE = ["check", "status", "list", "snapshot", "show", "diff", "restore", "repair", "migrate", "accept", "pin", "unpin", "forget-record", "verify", "doctor", "prune", "pause", "resume"]
 
 
-@pytest.mark.parametrize("verb", [*MINE, "config check", "config schema"])
+@pytest.mark.parametrize("verb", [*MINE, "init", "schema infer", "completion", "config check", "config schema"])
 def test_help_explains_the_verb_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*verb.split(), "--help"])

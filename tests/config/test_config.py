@@ -298,7 +298,7 @@ def test_missing_config_file_is_told_with_the_way_to_one(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"there is no config file .*nope\.yaml") as caught:
         load_config(f"{tmp_path}/nope.yaml", None, {})
 
-    assert "config.example.yaml" in caught.value.hint
+    assert "`backup-agent init`" in caught.value.hint
 
 
 def test_config_that_is_a_folder_cannot_be_read(tmp_path: Path) -> None:
@@ -550,8 +550,8 @@ def editor_accepts(text: str) -> bool:
 
 
 def uncommented(text: str) -> str:
-    """Switch on the sections that the example shows commented out: `# bot:`, `# files:`, and what is below them."""
-    section = re.compile(r"^# (?:bot|files):.*\n(?:^#   .*\n)+", re.MULTILINE)
+    """Switch on the sections that the example shows commented out: `# bot:`, `# files:`, `# notify:`, and what is below them."""
+    section = re.compile(r"^# (?:bot|files|notify):.*\n(?:^#   .*\n)+", re.MULTILINE)
     return section.sub(lambda match: re.sub("^# ", "", match[0], flags=re.MULTILINE), text)
 
 

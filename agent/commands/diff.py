@@ -1,0 +1,114 @@
+"""`diff`: what differs between two states of a data file, in words or as a patch."""
+
+import argparse
+import sys
+from itertools import islice
+
+from agent.commands.session import add_verb, open_session, resolve_files
+from agent.commands.states import LIVE, State, open_state
+from agent.commands.wording import print_json, say, shell_word
+from agent.core.difference import Comparison, compare, lines, patch_text, sentence
+from agent.core.json_patch import pointer_to
+from agent.core.naming import display
+
+_DIFFERS = 3
+_LIMIT = 20
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "diff",
+        help="what differs between two states of a data file",
+        text="Compare two states of FILE, record by record: without options its restore point and the live\n"
+        "file.  A state is `live`, the name of a snapshot, or a time (ISO 8601, or an age such as 2h: the\n"
+        "newest good snapshot then).  Numbers are compared exactly.",
+        example="examples:\n  backup-agent diff data/users.json\n  backup-agent diff data/users.json --from 2h\n"
+        "  backup-agent diff data/users.json --from 3d --to 2d --patch > change.json\n\n"
+        "exit codes: 0 the same, 3 they differ, 4 there is no such state",
+    )
+    parser.add_argument("file", metavar="FILE", help="a data file")
+    parser.add_argument("--from", dest="old", metavar="STATE", help="the state before (default: the restore point)")
+    parser.add_argument("--to", dest="new", metavar="STATE", default=LIVE, help="the state after (default: live)")
+    parser.add_argument("--patch", action="store_true", help="print the difference as a JSON Patch (RFC 6902)")
+    parser.add_argument(
+        "--limit", metavar="N", type=_count, default=_LIMIT, help=f"tell at most N single differences ({_LIMIT})"
+    )
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    with open_session(args) as session:
+        rel = resolve_files(session, [args.file])[0]
+        with open_state(session, rel, args.old) as before, open_state(session, rel, args.new) as after:
+            _warn_of_damage(before, after)
+            is_same = before.is_whole and before.digest == after.digest
+            found = Comparison((), None, None) if is_same else compare(before.document(), after.document())
+            if args.patch:
+                sys.stdout.flush()
+                sys.stdout.buffer.write(patch_text(found))
+                sys.stdout.buffer.flush()
+            elif args.json:
+                print_json(_as_json(before, after, found, args.limit))
+            else:
+                _tell(before, after, found if not is_same else None, args.limit)
+            return _DIFFERS if found.differences else 0
+
+
+def _warn_of_damage(*states: State) -> None:
+    for state in states:
+        if not state.is_whole:
+            print(f"note: {state.label} is damaged: not the bytes it was published with", file=sys.stderr)
+
+
+def _tell(before: State, after: State, found: Comparison | None, limit: int) -> None:
+    name = display(before.rel)
+    if found is None:
+        say(f"{name}: the same bytes")
+    else:
+        say(f"{name}: {sentence(found)}")
+    say(f"  from {before.label}")
+    say(f"  to   {after.label}")
+    if found is None or not found.differences:
+        say(f"  `backup-agent list {shell_word(before.rel)}` shows older states, for --from")
+        return
+    for line in islice(lines(found), limit):
+        say(f"  {line}")
+    more = len(found.differences) - limit
+    if more > 0:
+        say(f"  … and {more:,} more; --limit {len(found.differences)} tells them, --patch prints all as data")
+
+
+def _as_json(before: State, after: State, found: Comparison, limit: int) -> dict[str, object]:
+    return {
+        "file": before.rel,
+        "from": before.name,
+        "to": after.name,
+        "same": not found.differences,
+        "records_before": found.before_count,
+        "records_after": found.after_count,
+        "records_unchanged": found.unchanged_count,
+        "removed": found.removed[:limit],
+        "added": found.added[:limit],
+        "changed": list(found.changed)[:limit],
+        "difference_count": len(found.differences),
+        "differences": [
+            {
+                "path": pointer_to(d.at),
+                "before": _text(d.before),
+                "after": _text(d.after),
+            }
+            for d in found.differences[:limit]
+        ],
+    }
+
+
+def _text(text: bytes | None) -> str | None:
+    return None if text is None else text.decode("utf-8", "surrogateescape")

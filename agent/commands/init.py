@@ -1,0 +1,235 @@
+"""`init`: look at a data folder, tell what is there, and write a config to begin with."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from agent.commands.inference import NoInferenceError, require_library
+from agent.commands.proposal import Wishes, agent_unit_drop_in, bot_unit_drop_in, config_text
+from agent.commands.schema import infer_from
+from agent.commands.survey import Seen, Survey, survey, told
+from agent.commands.wording import print_json, say
+from agent.config import Config, load_config
+from agent.core.errors import AgentError, UsageError
+from agent.core.naming import display
+from agent.disk.atomic import rename_new, rename_over
+from agent.disk.staging import StagingFolder
+
+_CONFIG = "backup-agent.yaml"
+_SCHEMAS_MAX = 20
+_MODE = 0o644
+
+
+class NotWrittenError(AgentError):
+    """The config could not be written; nothing was changed."""
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser(
+        "init",
+        help="look at a data folder and write a config to begin with",
+        description="Look at the bot's data folder, tell what is there, and write a config with comments to begin\n"
+        "with.  The data folder is only read.  On a terminal it asks a few questions first; with --yes, or\n"
+        "without a terminal, the options alone decide.  A file that is there is never written over without --force.",
+        epilog="examples:\n  backup-agent init\n  backup-agent init ./data --required users.json --yes\n"
+        "  backup-agent init ./data --output /etc/backup-agent/bot.yaml --bot-unit bot.service --schemas\n\n"
+        "exit codes: 0 written; 1 a file is there already, or cannot be written; 2 there is no such folder",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data_dir", metavar="DATA_DIR", nargs="?", default="./data", help="default: ./data")
+    parser.add_argument(
+        "--output", metavar="FILE", default=_CONFIG, help=f"the config (default: {_CONFIG}); - prints it"
+    )
+    parser.add_argument("--backup-dir", metavar="DIR", help="where snapshots go (default: backups in DATA_DIR)")
+    parser.add_argument("--required", metavar="FILE", action="append", default=[], help="a data file that must exist")
+    parser.add_argument("--schemas", action="store_true", help="infer a starting schema for each file (takes genson)")
+    parser.add_argument("--bot-unit", metavar="UNIT", help="the bot's systemd unit: shows the drop-ins for it")
+    parser.add_argument("--force", action="store_true", help="write over files that are there")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs, ask nothing")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if not os.path.isdir(args.data_dir):
+        raise UsageError(
+            f"there is no data folder {display(args.data_dir)}", hint="name it: backup-agent init DATA_DIR"
+        )
+    if args.schemas:
+        require_library()
+    found = _survey(load_config(None, args.data_dir, os.environ))
+    prints_config = args.output == "-"
+    if not args.json and not prints_config:
+        for line in told(found):
+            say(line)
+    if not (args.yes or args.json or prints_config) and sys.stdin.isatty() and sys.stdout.isatty():
+        _ask(args)
+    required = [_known(found, name) for name in args.required]
+    home = os.getcwd() if prints_config else os.path.dirname(os.path.abspath(args.output))
+    schemas = _schemas(found) if args.schemas else {}
+    wishes = Wishes(
+        data_dir=_from(home, found.data_dir),
+        backup_dir=_from(home, os.path.abspath(args.backup_dir)) if args.backup_dir else None,
+        required=required,
+        schemas={rel: f"./{path}" for rel, (path, _) in schemas.items()},
+        exclude=_exclusions(found, home, bool(schemas)),
+        bot_unit=args.bot_unit,
+    )
+    text = config_text(wishes, found.files)
+    if prints_config:
+        sys.stdout.write(text)
+        return 0
+    written = _write(home, args.output, text, dict(schemas.values()), force=args.force)
+    config = load_config(args.output, None, os.environ)
+    if args.json:
+        print_json({"written": written, **_as_json(found, config)})
+    else:
+        _next_steps(args, found, config, written)
+    return 0
+
+
+def _survey(config: Config) -> Survey:
+    try:
+        return survey(config)
+    except OSError as error:
+        raise UsageError(
+            f"cannot look at {display(config.data_dir)}: {error.strerror}", hint="run it as the user of the bot"
+        ) from error
+
+
+def _ask(args: argparse.Namespace) -> None:
+    """Let a person say what no option said."""
+    if not args.required:
+        args.required = _answer("Files that must always exist, apart by commas (none): ").replace(",", " ").split()
+    if args.backup_dir is None:
+        args.backup_dir = _answer("Folder for the snapshots (backups in the data folder): ") or None
+    if args.bot_unit is None:
+        args.bot_unit = _answer("The bot's systemd unit (none): ") or None
+
+
+def _answer(question: str) -> str:
+    try:
+        return input(question).strip()
+    except EOFError:
+        return ""
+
+
+def _known(found: Survey, name: str) -> str:
+    """The rel of a data file that a person named, by its path in the data folder or on the machine."""
+    rels = {seen.rel for seen in found.files if _can_be_written(seen)}
+    for rel in (os.path.normpath(name), os.path.relpath(os.path.abspath(name), found.data_dir)):
+        if rel in rels:
+            return rel
+    raise UsageError(
+        f"{display(name)} is no data file of {display(found.data_dir)}",
+        hint="name it as it is shown above the questions",
+    )
+
+
+def _from(home: str, path: str) -> str:
+    """A folder as the config is to name it: relative where it lies beside or below the config."""
+    rel = os.path.relpath(path, home)
+    return path if rel.split("/")[0] == os.pardir else f"./{rel}" if rel != os.curdir else "."
+
+
+def _schemas(found: Survey) -> dict[str, tuple[str, str]]:
+    """Return for each of the largest good files where its schema goes, from the config, and the schema."""
+    largest = sorted(filter(_can_be_written, found.good()), key=lambda seen: (-seen.size_bytes, seen.rel))[
+        :_SCHEMAS_MAX
+    ]
+    return {seen.rel: (_schema_path(seen.rel), _schema_text(found, seen)) for seen in sorted(largest, key=_rel)}
+
+
+def _can_be_written(seen: Seen) -> bool:
+    """Whether a config, which is UTF-8, can name the file."""
+    return not any("\udc80" <= character <= "\udcff" for character in seen.rel)
+
+
+def _rel(seen: Seen) -> str:
+    return seen.rel
+
+
+def _schema_path(rel: str) -> str:
+    return f"schemas/{os.path.splitext(rel)[0]}.schema.json"
+
+
+def _schema_text(found: Survey, seen: Seen) -> str:
+    try:
+        text = Path(os.path.join(found.data_dir, seen.rel)).read_bytes()
+    except OSError as error:
+        raise NoInferenceError(f"cannot read {display(seen.rel)}: {error.strerror}", hint="try again") from error
+    return json.dumps(infer_from(text, seen.rel), indent=2) + "\n"
+
+
+def _exclusions(found: Survey, home: str, has_schemas: bool) -> list[str]:
+    """What matches as a data file and is none: copies of an older system, and schemas beside the data."""
+    exclude = ["**/*_backup_*"] if found.strays else []
+    beside = os.path.relpath(os.path.join(home, "schemas"), found.data_dir)
+    return [*exclude, f"{beside}/**"] if has_schemas and beside.split("/")[0] != os.pardir else exclude
+
+
+def _write(home: str, output: str, text: str, schemas: dict[str, str], *, force: bool) -> list[str]:
+    """Every file is written, whole, or none was there to begin with; return their paths.
+
+    Raises:
+        NotWrittenError: nothing was written over.
+    """
+    files = {os.path.join(home, path): content for path, content in schemas.items()}
+    files[os.path.join(home, os.path.basename(output))] = text  # last: it names the others
+    there = [path for path in files if os.path.lexists(path)]
+    if there and not force:
+        raise NotWrittenError(f"{display(there[0])} is there already", hint="choose another --output, or add --force")
+    try:
+        for path, content in files.items():
+            _write_one(path, content, force=force)
+    except OSError as error:
+        where = display(os.fsdecode(error.filename)) if error.filename else display(home)
+        raise NotWrittenError(f"{where}: {error.strerror}", hint="choose another --output") from error
+    return list(files)
+
+
+def _write_one(path: str, content: str, *, force: bool) -> None:
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    with StagingFolder(folder) as staging:
+        staged = staging.create()
+        try:
+            staged.write(content.encode("utf-8", "surrogateescape"))
+            os.fchmod(staged.fd, _MODE)
+            (rename_over if force else rename_new)(staging.fd, staged.name, staging.fd, name)
+        finally:
+            staged.discard()
+
+
+def _next_steps(args: argparse.Namespace, found: Survey, config: Config, written: Sequence[str]) -> None:
+    for path in written:
+        say(f"written: {display(path)}")
+    say(f"next: backup-agent doctor --config {display(args.output)}")
+    say(f"      backup-agent run --config {display(args.output)}")
+    if args.bot_unit:
+        agent, bot = _drop_ins(args, found, config)
+        say(f"\nfor `systemctl edit backup-agent.service` (docs/systemd.md has the unit itself):\n\n{agent}")
+        say(f"for /etc/systemd/system/{display(args.bot_unit)}.d/backup-agent.conf:\n\n{bot}")
+
+
+def _drop_ins(args: argparse.Namespace, found: Survey, config: Config) -> tuple[str, str]:
+    path, program = os.path.abspath(args.output), os.path.abspath(sys.argv[0])
+    return (
+        agent_unit_drop_in(
+            user=found.owner, config=path, data_dir=config.data_dir, backup_dir=config.backup_dir, program=program
+        ),
+        bot_unit_drop_in(config=path, program=program),
+    )
+
+
+def _as_json(found: Survey, config: Config) -> dict[str, object]:
+    return {
+        "data_dir": config.data_dir, "backup_dir": config.backup_dir, "owner": found.owner,
+        "owner_is_us": found.owner_is_us, "has_temp": found.has_temp, "is_guarded": found.is_guarded,
+        "old_backups": found.old_backups, "strays": found.strays,
+        "files": [{**asdict(seen), "file": seen.rel} for seen in found.files],
+    }  # fmt: skip

@@ -1,0 +1,140 @@
+"""`migrate`: take over a folder that an older system, or nobody, looked after."""
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from agent.commands.advice import next_step
+from agent.commands.progress import Progress
+from agent.commands.session import Session, add_verb, open_session, read_config
+from agent.commands.wording import counted, print_json, say, shell_word
+from agent.core.model import Grade
+from agent.core.naming import display
+from agent.disk.lock import DaemonLock
+from agent.migration import Migration, Summary, is_done
+from agent.obstacles import refuse_unfit
+from agent.outcome import Ending, Outcome
+
+_LEFT = 3
+_SHOWN_MAX = 50
+
+
+def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_verb(
+        verbs,
+        "migrate",
+        help="take over a folder that an older system, or nobody, looked after",
+        text="Take over the data folder: keep a copy of every data file in backups/_migration for ever, grade the\n"
+        "older backups and use them where they are, repair what has one reading or breaks its schema, restore\n"
+        "what cannot be repaired, take the first snapshots, and read all of it back.  The first `run` over a\n"
+        "folder does this by itself; a second time there is nothing to do.  Before anything is changed,\n"
+        "permissions, space and the lock are looked at.  The bot must not run meanwhile.",
+        example="examples:\n  backup-agent migrate --dry-run\n  backup-agent migrate\n\n"
+        "exit codes: 0 done, or nothing to do; 1 not done; 3 done, but some files are left for a person",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    is_new = not os.path.exists(config.state_dir) and os.path.isdir(config.data_dir)
+    if is_new and not args.dry_run:
+        refuse_unfit(config)  # before so much as a folder of our own is made
+    with open_session(args) as session:
+        if is_done(session.ws):
+            return _tell_done(as_json=args.json)
+        summary = _plan(session) if args.dry_run else _carry_out(session)
+    if args.json:
+        told = {"dry_run": args.dry_run, "done": not args.dry_run and not summary.is_nothing()}
+        print_json({**told, **asdict(summary)})
+    else:
+        _print(summary, is_plan=args.dry_run)
+    return _LEFT if summary.left or summary.unverified else 0
+
+
+def _plan(session: Session) -> Summary:
+    progress = Progress("looking")
+    try:
+        return _migration(session, progress).plan()
+    finally:
+        progress.end()
+
+
+def _carry_out(session: Session) -> Summary:
+    progress = Progress("migrating")
+    try:
+        with _alone(session):
+            refuse_unfit(session.config)
+            summary = _migration(session, progress).run()
+    finally:
+        progress.end()
+    assert summary is not None  # nothing stops a command between its steps
+    return summary
+
+
+def _migration(session: Session, progress: Progress) -> Migration:
+    pipeline, healer = session.pipeline, session.healer
+    return Migration(session.ws, pipeline, healer, lambda _: None, session.pause, progress=progress.step)
+
+
+@contextmanager
+def _alone(session: Session) -> Iterator[None]:
+    """No daemon works here meanwhile.
+
+    Raises:
+        LockHeldError: one does.
+    """
+    lock = DaemonLock(session.config.state_dir)
+    lock.take()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tell_done(*, as_json: bool) -> int:
+    if as_json:
+        print_json({"dry_run": False, "done": True, "nothing_to_do": True})
+    else:
+        say("this folder is migrated already: there is nothing to do; `backup-agent status` tells how it is")
+    return 0
+
+
+def _print(summary: Summary, *, is_plan: bool) -> None:
+    if summary.is_nothing():
+        say("there are no data files and no older backups: there is nothing to do")
+        return
+    to_be = "to be " if is_plan else ""
+    adopted = ", ".join(f"{count:,} {grade}" for grade, count in summary.adopted.items())
+    say(f"older backups:  {adopted or 'none'}")
+    say(f"data files:     {summary.files:,}, {summary.good:,} of them good")
+    if is_plan:
+        say(f"originals:      {counted(summary.files, 'file')} would be kept for ever in _migration")
+    else:
+        folder = display(summary.originals_in or "")
+        say(f"originals:      {counted(summary.originals, 'file')} kept for ever in {folder}")
+    _list(f"{to_be}repaired", summary.repaired)
+    _list(f"{to_be}restored", {rel: f"from {display(name)}" for rel, name in summary.restored.items()})
+    if not is_plan:
+        say(f"snapshots:      {summary.snapshots:,} taken")
+        say(f"read back:      {summary.verified:,} whole, {len(summary.unverified):,} not")
+    for name in summary.unverified[:_SHOWN_MAX]:
+        say(f"  {display(name)}: what the disk gives is not what was written; run `backup-agent migrate` again")
+    _list("left for you", {rel: f"{how}, {_next_step(rel, how)}" for rel, how in summary.left.items()})
+
+
+def _list(what: str, told: Mapping[str, str]) -> None:
+    say(f"{what + ':':15} {len(told):,}")
+    for rel in sorted(told)[:_SHOWN_MAX]:
+        say(f"  {display(rel)}: {told[rel]}")
+    if len(told) > _SHOWN_MAX:
+        say(f"  and {len(told) - _SHOWN_MAX:,} more; --json tells all")
+
+
+def _next_step(rel: str, how: str) -> str:
+    if how in (Grade.CORRUPT, Grade.INVALID):
+        return f"see `backup-agent repair --dry-run {shell_word(rel)}`"
+    return next_step(Outcome(rel, Ending.LEFT, grade=Grade(how))) if how in set(Grade) else "look at it again later"

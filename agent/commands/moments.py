@@ -1,0 +1,33 @@
+"""The moments that people name: a time as it is written, or an age."""
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+from time import tzname
+
+from agent.commands.wording import local_time
+from agent.config.units import UnfitError, parse_duration
+from agent.core.errors import UsageError
+
+
+def parse_time(text: str, now: datetime) -> datetime:
+    """Return the moment that `text` names: ISO 8601, in local time unless it has a zone, or an age such as `2h`.
+
+    Raises:
+        UsageError: it is neither, or lies in the future.
+    """
+    moment: datetime | None = None
+    with suppress(UnfitError, OverflowError):
+        moment = now - timedelta(seconds=parse_duration(text))
+    if moment is None:
+        text, _, zone = text.rpartition(" ") if text[-1:].isalpha() and " " in text else (text, "", "")
+        if zone in ("", "UTC", *tzname):  # as `list` shows times, so that they can be copied
+            with suppress(ValueError, OverflowError):
+                moment = datetime.fromisoformat(f"{text}Z" if zone == "UTC" else text).astimezone()
+    if moment is None:
+        raise UsageError(
+            f"{text!r} is no time", hint="write 2026-03-01T12:00, 2026-03-01T12:00Z, or an age: 90m, 2h, 3d"
+        )
+    if moment > now:
+        raise UsageError(f"{local_time(moment)} is in the future", hint="name a time that has been, or leave --at out")
+    # A time to the second means all of that second: snapshots are stamped to the millisecond.
+    return moment + timedelta(microseconds=999_999) if moment.microsecond == 0 else moment

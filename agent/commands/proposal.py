@@ -1,0 +1,158 @@
+"""The texts that `init` proposes: a config with comments, and the drop-ins for systemd."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.commands.survey import Seen
+from agent.commands.wording import counted, size
+
+_FILES_SHOWN = 20
+_PLAIN = re.compile(r"\.{0,2}/[\w./-]*|[A-Za-z][\w./-]*\.json", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the config is to say; folders as they are to be written, `schemas` by rel, as paths from the config."""
+
+    data_dir: str
+    backup_dir: str | None = None
+    required: Sequence[str] = ()
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    exclude: Sequence[str] = ()
+    bot_unit: str | None = None
+
+
+def config_text(wishes: Wishes, files: Sequence[Seen]) -> str:
+    """Return a config that says `wishes` and explains what it leaves at its default."""
+    backup_dir = f"backup_dir: {_quoted(wishes.backup_dir)}" if wishes.backup_dir else "# backup_dir: /mnt/other/bot"
+    exclude = f"[{', '.join(map(_quoted, wishes.exclude))}]"
+    lines = [
+        "# The settings of backup-agent for this bot.  What is left out has its default; config.example.yaml, or",
+        "# `backup-agent config schema` in an editor, explains every key.  After a change:",
+        "#     backup-agent config check --config THIS_FILE",
+        "",
+        f"data_dir: {_quoted(wishes.data_dir)}",
+        f"{backup_dir}  # snapshots; left out: backups in data_dir.  Another disk is safer.",
+        "",
+        "watch:",
+        f"  exclude: {exclude}  # what is not worth keeping: caches, sessions",
+        "",
+        "backup:",
+        "  min_free: 100MB  # space left on the disk of the snapshots: the oldest go before the disk is full",
+        "",
+        "recovery:",
+        "  on_corrupt: restore  # cannot be parsed: restore | alert",
+        "  on_missing: alert  # is gone: alert | restore; a required file is restored anyway",
+        "",
+        *_rules(wishes, files),
+        "",
+        *_bot(wishes.bot_unit),
+        "",
+        "metrics:",
+        "  listen: 127.0.0.1:9184  # HOST:PORT, or off; another one for each agent on this machine",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _rules(wishes: Wishes, files: Sequence[Seen]) -> list[str]:
+    seen = {each.rel: each for each in files}
+    named = list(dict.fromkeys([*wishes.required, *wishes.schemas]))
+    if not named:
+        example = files[0].rel if files else "users.json"
+        return [
+            "# Rules for single files.",
+            "# files:",
+            f"#   - path: {_path(example)}",
+            "#     required: true  # must exist: restored when it is missing",
+            "#     schema: ./schemas/users.schema.json  # `backup-agent schema infer FILE` makes a first one",
+        ]
+    lines = ["files:"]
+    for rel in named:
+        note = f"  # {_described(seen[rel])} when this was written" if rel in seen else ""
+        lines.append(f"  - path: {_path(rel)}{note}")
+        if rel in wishes.required:
+            lines.append("    required: true  # must exist: restored when it is missing")
+        if rel in wishes.schemas:
+            lines.append(f"    schema: {_quoted(wishes.schemas[rel])}")
+            lines.append("    on_invalid: alert  # the schema was inferred from one state: read it, then say repair")
+    others = [each for each in files if each.rel not in named][:_FILES_SHOWN]
+    return [*lines, *(f"  # guarded too: {_comment(each.rel)}, {_described(each)}" for each in others)]
+
+
+def _bot(unit: str | None) -> list[str]:
+    lines = ["# A bot that keeps its data in memory writes the damage back: with these it is stopped around a heal."]
+    if unit is None:
+        unit = "my-bot.service"
+    else:
+        lines.append("# The agent's user needs the right to do so, see docs/systemd.md; then take the # away.")
+    return [
+        *lines,
+        "# bot:",
+        f"#   stop: [systemctl, stop, {_comment(unit)}]",
+        f"#   start: [systemctl, start, {_comment(unit)}]",
+    ]
+
+
+def _described(seen: Seen) -> str:
+    records = f"{counted(seen.records, 'record')}, " if seen.records is not None else ""
+    return f"{records}{size(seen.size_bytes)}"
+
+
+def _quoted(text: str) -> str:
+    """`text` as YAML reads it back, with nothing filled in from the environment."""
+    plain = text.replace("${", "$${")
+    if _PLAIN.fullmatch(plain):
+        return plain
+    quoted = json.dumps(plain, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
+
+
+def _path(rel: str) -> str:
+    """The pattern that matches `rel`; a brace, which begins no pattern here, becomes any character."""
+    return _quoted("".join(f"[{c}]" if c in "*?[" else "?" if c == "{" else c for c in rel))
+
+
+def _comment(text: str) -> str:
+    return text.encode("unicode_escape").decode() if not text.isprintable() else text
+
+
+def agent_unit_drop_in(*, user: str, config: str, data_dir: str, backup_dir: str, program: str) -> str:
+    """Return what `systemctl edit backup-agent.service` is to hold for this bot."""
+    folders = [data_dir] if _is_below(backup_dir, data_dir) else [data_dir, backup_dir]
+    mounts = " ".join(map(_unit_word, folders))
+    lines = [
+        "[Unit]", f"RequiresMountsFor={mounts}",
+        "[Service]", f"User={user}",
+        "ExecStart=", f"ExecStart={_unit_word(program)} run --config {_unit_word(config)}",
+        "ReadWritePaths=", f"ReadWritePaths={mounts}",
+    ]  # fmt: skip
+    if data_dir.startswith(("/home/", "/root/")):
+        lines += [
+            "ProtectHome=tmpfs",
+            f"BindPaths={mounts}",
+            f"BindReadOnlyPaths={_unit_word(os.path.dirname(config))}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def bot_unit_drop_in(*, config: str, program: str) -> str:
+    """Return the drop-in of the bot's own unit: it starts on checked data, and stops before the agent."""
+    gate = f"{_unit_word(program)} check --heal --config {_unit_word(config)}"
+    lines = [
+        "[Unit]", "Wants=backup-agent.service", "After=backup-agent.service",
+        "[Service]", f"ExecStartPre=-{gate}", "TimeoutStartSec=10min",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def _unit_word(text: str) -> str:
+    """A path as a unit file reads it back (systemd.syntax(7)): % begins a specifier, a blank ends a word."""
+    escaped = text.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
+    return f'"{escaped}"' if any(c.isspace() or c in "\"'\\" for c in text) else escaped

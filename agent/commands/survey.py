@@ -1,0 +1,152 @@
+"""What a data folder holds before any agent guards it; nothing is made or changed by looking."""
+
+import os
+import pwd
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.checks import check
+from agent.commands.progress import Progress
+from agent.commands.wording import counted, size
+from agent.config import Config
+from agent.core.model import CheckResult, Grade
+from agent.core.naming import display, parse_foreign, parse_name
+from agent.disk.capture import IN_MEMORY_MAX_BYTES
+from agent.disk.walk import Found, Skipped, walk_data_files
+
+_NAMED_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One data file as it is; `records` is None where that has no meaning."""
+
+    rel: str
+    size_bytes: int
+    grade: Grade
+    records: int | None = None
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Survey:
+    """`old_backups` are copies that an older system left: those in `backup_dir` are adopted, those among the data
+    files (`strays`) are not guarded themselves.  `owner` is the user who owns the folder."""
+
+    data_dir: str
+    owner: str
+    owner_is_us: bool
+    has_temp: bool
+    is_guarded: bool
+    files: list[Seen] = field(default_factory=list)
+    old_backups: int = 0
+    strays: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def good(self) -> list[Seen]:
+        return [seen for seen in self.files if seen.grade is Grade.GOOD]
+
+
+def survey(config: Config) -> Survey:
+    """Return what is in the data folder of `config`.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    owner = os.stat(config.data_dir).st_uid
+    found = Survey(
+        config.data_dir,
+        _user(owner),
+        owner == os.geteuid(),
+        has_temp=os.path.isdir(config.temp_dir),
+        is_guarded=os.path.isdir(config.state_dir),
+    )
+    entries = walk_data_files(config.data_dir, config.is_data_file, lambda rel: not config.may_hold_data_files(rel))
+    progress = Progress("looking")
+    try:
+        for entry in entries:
+            if isinstance(entry, Skipped):
+                found.skipped.append(entry)
+            elif _is_copy(entry.rel):
+                found.strays.append(entry.rel)
+            else:
+                found.files.append(_look(config, entry))
+            progress.step()
+    finally:
+        progress.end()
+    found.files.sort(key=lambda seen: seen.rel)
+    found.old_backups = _count_copies(config)
+    return found
+
+
+def _is_copy(rel: str) -> bool:
+    return parse_name(rel) is not None or parse_foreign(rel) is not None
+
+
+def _look(config: Config, entry: Found) -> Seen:
+    """One plain read: a file that is being written at this moment may look damaged, which does no harm here."""
+    size_bytes = entry.signature.size_bytes
+    path = os.path.join(config.data_dir, entry.rel)
+    if size_bytes > config.watch.max_file_size_bytes:
+        return Seen(entry.rel, size_bytes, Grade.UNREADABLE, problem="larger than watch.max_file_size")
+    try:
+        result = _checked(config, entry.rel, path, size_bytes)
+    except OSError as error:
+        return Seen(entry.rel, size_bytes, Grade.UNREADABLE, problem=error.strerror or str(error))
+    records = result.shape.records if result.shape else None
+    return Seen(entry.rel, size_bytes, result.grade, records, str(result.problems[0]) if result.problems else "")
+
+
+def _checked(config: Config, rel: str, path: str, size_bytes: int) -> CheckResult:
+    spec = config.rule_for(rel).check
+    if size_bytes > IN_MEMORY_MAX_BYTES:
+        return check(Path(path), spec)
+    with open(path, "rb", opener=_opener) as stream:
+        return check(stream.read(IN_MEMORY_MAX_BYTES + 1), spec)
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _count_copies(config: Config) -> int:
+    """How many copies of an older system lie where snapshots will."""
+    if not os.path.isdir(config.backup_dir) or os.path.isdir(config.state_dir):
+        return 0
+    walk = walk_data_files(config.backup_dir, _is_copy, lambda _: False)
+    return sum(isinstance(entry, Found) for entry in walk)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def told(found: Survey) -> Iterator[str]:
+    """Yield what a person should know of a folder."""
+    yield f"{display(found.data_dir)}: {counted(len(found.files), 'data file')}, owned by {found.owner}"
+    for seen in found.files[:_NAMED_MAX]:
+        what = counted(seen.records, "record") if seen.records is not None else ""
+        parts = [part for part in (size(seen.size_bytes), what, str(seen.grade), seen.problem) if part]
+        yield f"  {display(seen.rel)}: {', '.join(parts)}"
+    rest = found.files[_NAMED_MAX:]
+    if rest:
+        bad = sum(seen.grade is not Grade.GOOD for seen in rest)
+        yield f"  and {len(rest):,} more, {bad:,} of them not good"
+    if found.old_backups:
+        yield f"  {counted(found.old_backups, 'backup')} of an older system: the agent adopts what is good of them"
+    if found.strays:
+        strays = counted(len(found.strays), "file")
+        yield f"  {strays} beside the data left out, because named like backups, such as {display(found.strays[0])}"
+    if found.has_temp:
+        yield "  temp: is there, and may hold what is being written"
+    if found.is_guarded:
+        yield "  an agent has guarded this folder before"
+    for entry in found.skipped[:_NAMED_MAX]:
+        yield f"  {display(entry.rel)}: would not be looked after ({entry.reason.value.replace('_', ' ')})"
+    if not found.owner_is_us:
+        yield f"  note: run the agent as {found.owner}: only the owner of a file gets the kernel's leases"
+    yield ""

@@ -1,0 +1,131 @@
+"""The originals of a migration: plain copies of the live files as they were before, under their own names, for ever.
+
+They lie below one folder of the backup folder that every walk leaves out, so nothing lists, rotates or restores them.
+"""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from agent.disk.atomic import drop_cached_pages, flush, rename_new
+from agent.disk.beneath import open_beneath, open_folder, parent_beneath, split_rel
+from agent.disk.capture import Capture, digest_of
+from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
+
+HOME = "_migration"
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Original:
+    """One copy on its way to its name; `staged` is its file until then."""
+
+    rel: str
+    staged: StagedFile
+
+
+class Originals:
+    """The copies of one migration, in `<backup_dir>/_migration/<stamp>/`."""
+
+    def __init__(self, backup_dir: str, stamp: str) -> None:
+        self._backup_dir, self._stamp = backup_dir, stamp
+
+    @property
+    def folder(self) -> str:
+        """The folder, relative to the backup folder."""
+        return f"{HOME}/{self._stamp}"
+
+    def stage(self, caught: Capture, staging: StagingFolder) -> Original:
+        """Return a copy of what was captured, not durable yet, readable for its owner alone."""
+        staged = staging.create()
+        try:
+            if isinstance(caught.content, bytes):
+                staged.write(caught.content)
+            else:
+                offset = 0
+                while chunk := os.pread(caught.content.fd, _CHUNK_BYTES, offset):
+                    staged.write(chunk)
+                    offset += len(chunk)
+        except BaseException:
+            staged.discard()
+            raise
+        return Original(caught.rel, staged)
+
+    def keep(self, originals: Sequence[Original], staging: StagingFolder) -> list[str]:
+        """Every copy has its name, durably; return the rels of those that a run cut short kept before, which stay.
+
+        Raises:
+            OSError: some may not have been kept.
+        """
+        known: list[str] = []
+        for error in flush([original.staged.fd for original in originals]).values():
+            raise error
+        with ExitStack() as held:
+            root_fd = open_root(self._backup_dir)
+            held.callback(os.close, root_fd)
+            folders: dict[str, int] = {}
+            for original in originals:
+                folder, name = split_rel(f"{self.folder}/{original.rel}")
+                if folder not in folders:
+                    folders[folder] = self._make_folder(root_fd, folder, held)
+                drop_cached_pages(original.staged.fd)
+                try:
+                    rename_new(staging.fd, original.staged.name, folders[folder], name)
+                except FileExistsError:
+                    known.append(original.rel)
+            for error in flush(list(folders.values())).values():
+                raise error
+        return known
+
+    def digest(self, rel: str) -> str:
+        """Return the digest of a kept copy, as the disk has it.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        root_fd = open_root(self._backup_dir)
+        try:
+            fd = open_beneath(root_fd, f"{self.folder}/{rel}", os.O_RDONLY)
+            try:
+                return digest_of(fd)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(root_fd)
+
+    def write_summary(self, text: bytes, staging: StagingFolder) -> None:
+        """What was done lies beside the copies, as `<stamp>.json`, durably; one that is there already stays."""
+        staged = staging.create()
+        try:
+            staged.write(text)
+            os.fsync(staged.fd)
+            root_fd = open_root(self._backup_dir)
+            try:
+                os.close(open_folder(root_fd, HOME, create_mode=FOLDER_MODE))
+                with (
+                    parent_beneath(root_fd, f"{self.folder}.json") as (folder_fd, name),
+                    contextlib.suppress(FileExistsError),
+                ):
+                    rename_new(staging.fd, staged.name, folder_fd, name)
+                    os.fsync(folder_fd)
+            finally:
+                os.close(root_fd)
+        finally:
+            staged.discard()
+
+    @staticmethod
+    def _make_folder(root_fd: int, folder: str, held: ExitStack) -> int:
+        created: list[str] = []
+        folder_fd = open_folder(root_fd, folder, create_mode=FOLDER_MODE, created=created)
+        held.callback(os.close, folder_fd)
+        for made in created:
+            with parent_beneath(root_fd, made) as (parent_fd, _):
+                os.fsync(parent_fd)
+        return folder_fd
+
+
+def is_migrated(backup_dir: str) -> bool:
+    """Whether originals of a migration are there, whatever the catalog remembers."""
+    return os.path.isdir(os.path.join(backup_dir, HOME))

@@ -1,0 +1,295 @@
+"""Take over a folder that an older system, or nobody, looked after: originals kept, damage mended, all verified.
+
+The older backups stay where they are; `recover` has graded and listed them.  The first start of the daemon does this
+by itself, before its gate; `backup-agent migrate` does it for a person.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+from agent.core.decide import restore_candidates
+from agent.core.errors import AgentError
+from agent.core.model import Grade, Reason
+from agent.core.naming import format_stamp
+from agent.cure import Cure
+from agent.disk.originals import Original, Originals, is_migrated
+from agent.disk.walk import Found, walk_data_files
+from agent.gate import Gate, batches
+from agent.healing import Healer
+from agent.logs import get_logger
+from agent.look import one_look
+from agent.mending import mend
+from agent.obstacles import MigrationRefusedError, refuse_unfit
+from agent.outcome import SOON, Ending, Outcome
+from agent.pipeline import Pipeline
+from agent.record import error_fields
+from agent.rescan import Rescan
+from agent.workspace import Workspace
+
+_log = get_logger()
+_NOTE = "migration"
+_BEGUN, _DONE, _GUARDED = "begun ", "done ", "guarded"
+_FINE = (Ending.PUBLISHED, Ending.UNCHANGED, Ending.HEALED, Ending.FORGOTTEN)
+_DAMAGED = (Grade.CORRUPT, Grade.INVALID)
+_SHOWN_MAX = 10
+_LOOKS_MAX = 3
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a migration did, or would do.  Files are told by their `rel`."""
+
+    originals_in: str | None = None  # relative to the backup folder
+    originals: int = 0
+    files: int = 0
+    good: int = 0  # as they were found
+    adopted: dict[str, int] = field(default_factory=dict)  # older backups, by grade
+    repaired: dict[str, str] = field(default_factory=dict)  # what was changed
+    restored: dict[str, str] = field(default_factory=dict)  # the snapshot
+    left: dict[str, str] = field(default_factory=dict)  # how it is, for a person to act
+    snapshots: int = 0  # taken now
+    verified: int = 0  # snapshots and originals whose digest was read back
+    unverified: list[str] = field(default_factory=list)  # those that did not come back whole
+
+    def is_nothing(self) -> bool:
+        return not self.files and not self.adopted
+
+
+def is_done(ws: Workspace) -> bool:
+    """Whether a migration came to its end here."""
+    return (ws.catalog.note(_NOTE) or "").startswith(_DONE)
+
+
+def is_first_start(ws: Workspace) -> bool:
+    """Whether the daemon has to migrate by itself: nobody guarded this folder, or a migration was cut short."""
+    note = ws.catalog.note(_NOTE)
+    if note is not None:
+        return note.startswith(_BEGUN)
+    if is_migrated(ws.config.backup_dir) or _was_guarded(ws):
+        ws.catalog.set_note(_NOTE, _GUARDED)
+        return False
+    return True
+
+
+def _was_guarded(ws: Workspace) -> bool:
+    looked_at = (state for page in ws.catalog.file_pages() for state in page if state.signature is not None)
+    ours = (snapshot for snapshot in ws.catalog.all_snapshots() if snapshot.reason is not Reason.ADOPTED)
+    return next(looked_at, None) is not None or next(ours, None) is not None
+
+
+@dataclass(slots=True)
+class Migration:
+    """One migration; `tell`, `pause` and `stopping` are those of the gate, `progress` is called after each file."""
+
+    ws: Workspace
+    pipeline: Pipeline
+    healer: Healer
+    tell: Callable[[Outcome], None]
+    pause: Callable[[float], None]
+    stopping: Callable[[], bool] = lambda: False
+    progress: Callable[[], None] = lambda: None
+
+    def run(self) -> Summary | None:
+        """Migrate; None when it was told to stop before the end: the next run goes on.
+
+        Raises: as `Pipeline.run`; the next run goes on.
+        """
+        ws = self.ws
+        summary = self._inventory()
+        if summary.is_nothing():
+            return summary
+        originals = Originals(ws.config.backup_dir, self._begin())
+        digests = self._keep_originals(originals, summary)
+        self._gate(summary)
+        if self.stopping():
+            return None
+        self._verify(originals, digests, summary)
+        with ws.store.staging() as staging:
+            originals.write_summary(_as_text(summary, digests), staging)
+        if not summary.unverified:
+            ws.catalog.set_note_durably(_NOTE, _DONE + originals.folder)
+        return summary
+
+    def plan(self) -> Summary:
+        """Return what `run` would do; nothing is changed."""
+        summary = self._inventory()
+        for rel in self._files():
+            outcome = self._mended(rel, dry_run=True)
+            if outcome.ending is Ending.UNCHANGED:
+                summary.good += 1
+            elif outcome.ending is Ending.DAMAGED:
+                summary.repaired[rel] = outcome.detail
+            elif outcome.grade in _DAMAGED and (name := self._restore_point(rel)):
+                summary.restored[rel] = name
+            else:
+                summary.left[rel] = str(outcome.grade or outcome.ending)
+            self.progress()
+        return summary
+
+    def _inventory(self) -> Summary:
+        adopted: dict[str, int] = {}
+        for snapshot in self.ws.catalog.all_snapshots():
+            if snapshot.reason is Reason.ADOPTED:
+                adopted[snapshot.grade.value] = adopted.get(snapshot.grade.value, 0) + 1
+        return Summary(files=sum(1 for _ in self._files()), adopted=dict(sorted(adopted.items())))
+
+    def _files(self) -> Iterator[str]:
+        config = self.ws.config
+        with self.ws.data_root() as root_fd:
+            for entry in walk_data_files(root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d)):
+                if isinstance(entry, Found):
+                    yield entry.rel
+
+    def _begin(self) -> str:
+        """The stamp of this migration; one that was cut short goes on under its own."""
+        note = self.ws.catalog.note(_NOTE) or ""
+        if note.startswith(_BEGUN):
+            return note.removeprefix(_BEGUN)
+        now = self.ws.clock.utc()
+        stamp = format_stamp(now.replace(microsecond=now.microsecond // 1000 * 1000))
+        self.ws.catalog.set_note_durably(_NOTE, _BEGUN + stamp)
+        return stamp
+
+    # the steps
+
+    def _keep_originals(self, originals: Originals, summary: Summary) -> dict[str, str]:
+        """Every live file has its copy; then those are mended that were never good.  Return the digests by rel."""
+        digests: dict[str, str] = {}
+        never_good: list[str] = []
+        todo = list(self._files())
+        for attempt in range(_LOOKS_MAX):
+            for batch in batches(todo):
+                if not self.stopping():
+                    digests |= self._keep_batch(batch, originals, summary, never_good)
+            todo = [rel for rel in todo if rel not in digests]
+            if not todo or self.stopping() or attempt == _LOOKS_MAX - 1:
+                break
+            self.pause(self.ws.config.watch.debounce_s)  # they were written a moment ago
+        summary.originals_in, summary.originals = originals.folder, len(digests)
+        for rel in never_good if not self.stopping() else ():
+            self._mend(rel, summary)
+        return digests
+
+    def _keep_batch(
+        self, rels: Sequence[str], originals: Originals, summary: Summary, never_good: list[str]
+    ) -> dict[str, str]:
+        digests: dict[str, str] = {}
+        with self.ws.store.staging() as staging:
+            staged: list[Original] = []
+            try:
+                for rel in rels:
+                    with one_look(self.ws, rel, at_gate=True) as (_, look):
+                        if look.capture is not None and look.result is not None:
+                            staged.append(originals.stage(look.capture, staging))
+                            digests[rel] = look.capture.digest
+                            summary.good += look.result.grade is Grade.GOOD
+                            if look.result.grade in _DAMAGED and not restore_candidates(look.snapshots):
+                                never_good.append(rel)
+                    self.progress()
+                for rel in originals.keep(staged, staging):  # the run that was cut short had it: that is the original
+                    digests[rel] = originals.digest(rel)
+            finally:
+                for original in staged:
+                    original.staged.discard()
+        return digests
+
+    def _mend(self, rel: str, summary: Summary) -> None:
+        outcome = self._mended(rel, dry_run=False)
+        if outcome.ending is Ending.HEALED:  # else the gate says how it is
+            self.tell(outcome)
+            summary.repaired[rel] = outcome.detail
+
+    def _mended(self, rel: str, *, dry_run: bool) -> Outcome:
+        allow, displaced = self._may_mend(rel), self.healer.displaced
+        for _ in range(_LOOKS_MAX):
+            outcome = mend(self.ws, rel, displaced, at_gate=True, dry_run=dry_run, allow=allow).outcome
+            if outcome.ending not in SOON or self.stopping():
+                break
+            self.pause(self.ws.config.watch.debounce_s)
+        return outcome
+
+    def _may_mend(self, rel: str) -> Callable[[Cure], bool]:
+        """Whether a repair of `rel` may be made unasked; where nothing good is known, no value may give way."""
+        rule, was_good = self.ws.config.rule_for(rel), self.ws.catalog.newest(rel, Grade.GOOD) is not None
+
+        def allow(cure: Cure) -> bool:
+            is_wished = rule.on_invalid == "repair" if cure.patch else rule.on_corrupt == "restore"
+            return is_wished and self.ws.pause() is None and (was_good or not cure.gives_up)
+
+        return allow
+
+    def _restore_point(self, rel: str) -> str | None:
+        whole = (s for s in restore_candidates(self.ws.catalog.snapshots(rel)) if self.ws.store.is_intact(s))
+        return next((s.name for s in whole), None)
+
+    def _gate(self, summary: Summary) -> None:
+        """Every file is looked at: healed from the older backups where it is damaged, kept where it is good."""
+
+        def note(outcome: Outcome) -> None:
+            self.tell(outcome)
+            if outcome.ending is Ending.PUBLISHED:
+                summary.snapshots += 1
+            if outcome.ending is Ending.HEALED and outcome.snapshot is not None:
+                summary.restored[outcome.rel] = outcome.snapshot.name
+            elif outcome.ending is Ending.HEALED:
+                summary.repaired[outcome.rel] = outcome.detail
+            if outcome.ending in _FINE:
+                summary.left.pop(outcome.rel, None)
+            else:
+                summary.left[outcome.rel] = str(outcome.grade or outcome.ending)
+
+        rescan = Rescan(self.ws)
+        rescan.recheck(rescan.files())
+        Gate(self.ws, self.pipeline, self.healer, rescan, note, self.pause, self.stopping).run()
+
+    def _verify(self, originals: Originals, digests: dict[str, str], summary: Summary) -> None:
+        """Read back the newest good snapshot of every file, and every original."""
+        for rel in self._files():
+            newest = self.ws.catalog.newest(rel, Grade.GOOD)
+            if newest is not None:
+                self._tick(summary, newest.name, whole=self.ws.store.is_intact(newest))
+        for rel, digest in digests.items():
+            self._tick(summary, f"{originals.folder}/{rel}", whole=originals.digest(rel) == digest)
+
+    def _tick(self, summary: Summary, name: str, *, whole: bool) -> None:
+        summary.verified += whole
+        if not whole:
+            summary.unverified.append(name)
+        self.progress()
+
+
+def migrate_first(migration: Migration) -> None:
+    """The daemon's first start over this folder: migrate, and say so.
+
+    What stands against it is told; the folder is then guarded as it is, and `backup-agent migrate` may be run later.
+    """
+    ws = migration.ws
+    try:
+        if not is_first_start(ws):
+            return
+        refuse_unfit(ws.config)
+        summary = migration.run()
+    except MigrationRefusedError as error:
+        _log.error("migration_refused", error=str(error), hint=error.hint)
+        return
+    except (OSError, sqlite3.Error, AgentError) as error:
+        _log.error("migration_failed", **error_fields(error))
+        return
+    if summary is None:
+        return
+    if summary.is_nothing():
+        ws.catalog.set_note(_NOTE, _GUARDED)
+        return
+    say = _log.error if summary.unverified else _log.info
+    say(
+        "migration_done", files=summary.files, good=summary.good, adopted=summary.adopted or None,
+        repaired=len(summary.repaired), restored=len(summary.restored), left=len(summary.left),
+        snapshots=summary.snapshots, verified=summary.verified, originals=summary.originals_in,
+        unverified=summary.unverified[:_SHOWN_MAX] or None,
+    )  # fmt: skip
+
+
+def _as_text(summary: Summary, digests: dict[str, str]) -> bytes:
+    return json.dumps({**asdict(summary), "sha256": digests}, indent=2).encode() + b"\n"

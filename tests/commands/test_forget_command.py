@@ -1,0 +1,206 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from place import LATER, USERS, Place
+
+from agent import erase
+from agent.disk import rewrite as rewriting
+
+SECRET = b"user 3"
+
+
+def everything(place: Place) -> list[Path]:
+    """Every file below the root that holds what is to be forgotten."""
+    files = [path for path in place.root.rglob("*") if path.is_file() and path.suffix not in (".yaml", ".lock")]
+    return [path for path in files if b"user 3" in path.read_bytes()]
+
+
+def filled(place: Place) -> None:
+    """Good snapshots, a suspect one, an invalid one and a corrupt one, most with the record."""
+    place.configure("files: [{path: users.json, on_invalid: alert, on_corrupt: alert, schema: {type: object}}]")
+    place.run("snapshot")
+    place.write("users.json", LATER)
+    place.run("snapshot")
+    place.write("users.json", [USERS["3"]])
+    place.run("snapshot")
+    place.write("users.json", b'{"3": {"name": "user 3"')
+    place.run("snapshot")
+    place.write("users.json", {"3": USERS["3"]})
+    place.run("snapshot")
+    place.write("users.json", {**LATER, "3": {"name": "user 3", "more": 1}})
+    place.run("snapshot")
+
+
+def test_the_plan_is_told_and_nothing_changes(place: Place) -> None:
+    filled(place)
+    before = {path: path.read_bytes() for path in everything(place)}
+
+    code, out, _ = place.run("forget-record", "users.json", "3")
+
+    assert code == 0
+    assert "--yes does it" in out
+    assert "would be rewritten" in out
+    assert {path: path.read_bytes() for path in everything(place)} == before
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_afterwards_no_file_holds_the_record_and_everything_else_is_there(place: Place, compression: str) -> None:
+    place.configure(f"backup: {{compression: {compression}}}")
+    place.run("snapshot")
+    place.write("users.json", LATER)
+    place.run("snapshot")
+    names = [(s["name"], s["taken_at"], s["grade"]) for s in place.snapshots()]
+
+    code, told = place.json("forget-record", "users.json", "3", "--yes")
+
+    assert code == 0
+    assert {s["fate"] for s in told["snapshots"]} == {"rewrite", "clean"}
+    assert everything(place) == []
+    assert place.read("users.json") == {key: value for key, value in LATER.items() if key != "3"}
+    assert set(names) <= {(s["name"], s["taken_at"], s["grade"]) for s in place.snapshots()}
+    for snapshot in place.snapshots():
+        _, shown = place.json("show", snapshot["name"])
+        assert shown["whole"]
+        assert "3" not in json.loads(shown["content"])
+    assert place.run("status")[0] == 0
+    assert place.json("restore", "users.json")[0] == 0
+
+
+def test_suspects_and_quarantine_are_erased_and_what_cannot_be_read_is_deleted(place: Place) -> None:
+    filled(place)
+    assert {s["grade"] for s in place.snapshots()} == {"good", "suspect", "corrupt", "invalid"}
+
+    code, out, _ = place.run("forget-record", "users.json", "3", "--yes")
+
+    assert code == 0
+    assert "deleted: it cannot be taken apart" in out
+    assert "corrupt" not in {s["grade"] for s in place.snapshots()}
+    left = [path.relative_to(place.backups).as_posix() for path in everything(place)]
+    assert left == [s["name"] for s in place.snapshots() if s["grade"] == "invalid"]  # an array: not by this key
+
+
+def test_a_catalog_made_anew_agrees(place: Place) -> None:
+    filled(place)
+    place.run("pin", place.snapshots()[0]["name"])
+    place.run("forget-record", "users.json", "3", "--yes")
+    before = place.snapshots()
+    for path in (place.backups / ".agent").glob("catalog.sqlite3*"):
+        path.unlink()
+
+    assert place.snapshots() == before
+    assert any(s["pinned"] for s in before)
+
+
+def test_an_erasure_that_was_cut_short_is_done_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash just before and just after a snapshot changes hands leaves bytes that are not taken for rotten."""
+    place.run("snapshot")
+    place.write("users.json", LATER)
+    place.run("snapshot")
+    real_rename, real_add = rewriting.rename_over, erase.rewrite
+
+    def dies(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def dies_after(*args: Any, **words: Any) -> Any:
+        real_add(*args, **words)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rewriting, "rename_over", dies)
+    assert place.run("forget-record", "users.json", "3", "--yes")[0] == 130
+    monkeypatch.setattr(rewriting, "rename_over", real_rename)
+    monkeypatch.setattr(erase, "rewrite", dies_after)
+    assert place.run("forget-record", "users.json", "3", "--yes")[0] == 130
+    monkeypatch.setattr(erase, "rewrite", real_add)
+
+    code, told = place.json("forget-record", "users.json", "3", "--yes")
+
+    assert code == 0
+    assert "delete" not in {s["fate"] for s in told["snapshots"]}
+    assert everything(place) == []
+    assert all(place.json("show", s["name"])[1]["whole"] for s in place.snapshots())
+
+
+def test_a_rotten_snapshot_is_not_given_a_new_digest(place: Place) -> None:
+    place.run("snapshot")
+    name = place.snapshots()[0]["name"]
+    (place.backups / name).write_bytes(json.dumps({**USERS, "rot": 1}).encode())
+
+    place.run("forget-record", "users.json", "3", "--yes")
+
+    assert name not in [s["name"] for s in place.snapshots()]
+    assert everything(place) == []
+
+
+def test_the_last_record_may_be_forgotten_without_a_suspicion(place: Place) -> None:
+    place.write("users.json", {"3": USERS["3"]})
+    place.run("snapshot")
+
+    assert place.run("forget-record", "users.json", "3", "--yes")[0] == 0
+    assert place.read("users.json") == {}
+    assert place.run("status")[0] == 0
+
+
+def test_the_patch_of_a_repair_goes_too(place: Place) -> None:
+    """A record that a repair put in stands in the patch, and not in the original beside it."""
+    place.run("snapshot")
+    place.configure('files: [{path: users.json, schema: {required: ["3"]}}]')
+    place.write("users.json", {key: value for key, value in USERS.items() if key != "3"})
+    place.run("repair", "users.json")
+    place.configure("")
+    assert [path.suffix for path in everything(place) if path.suffix == ".patch"] == [".patch"]
+
+    assert place.run("forget-record", "users.json", "3", "--yes")[0] == 0
+    assert everything(place) == []
+
+
+def test_items_of_an_array_are_told_apart_by_a_field(place: Place) -> None:
+    place.write("list.json", [{"id": 1}, {"id": 3, "name": "user 3"}, {"id": "3", "name": "user 3 too"}])
+    place.run("snapshot", "list.json")
+    place.write("list.json", [{"id": 3, "name": "user 3"}, {"id": 1}])
+    place.run("snapshot", "list.json")
+
+    assert place.run("forget-record", "list.json", "1")[0] == 2
+    assert place.run("forget-record", "list.json", "3", "--by", "id", "--yes")[0] == 0
+    assert place.read("list.json") == [{"id": 1}]
+    assert [path.name for path in everything(place) if "list" in path.name] == []
+
+
+@pytest.mark.parametrize(("key", "expected"), [("nobody", 4), ("/3/nothing", 4)])
+def test_what_is_nowhere_is_said_and_nothing_deleted(place: Place, key: str, expected: int) -> None:
+    filled(place)
+    before = place.snapshots()
+
+    assert place.run("forget-record", "users.json", key, "--yes")[0] == expected
+    assert place.snapshots() == before
+
+
+def test_a_live_file_that_would_break_its_schema_stops_it_before_any_snapshot(place: Place) -> None:
+    place.run("snapshot")
+    before = place.snapshots()
+    place.configure('files: [{path: users.json, schema: {required: ["3"]}}]')
+
+    code, _, err = place.run("forget-record", "users.json", "3", "--yes")
+
+    assert (code, "would be invalid" in err) == (1, True)
+    assert place.snapshots() == before
+    assert "3" in place.read("users.json")
+
+
+def test_the_snapshots_of_a_file_that_is_gone_are_erased(place: Place) -> None:
+    place.run("snapshot")
+    (place.data / "users.json").unlink()
+
+    assert place.run("forget-record", "users.json", "3", "--yes")[0] == 0
+    assert everything(place) == []
+
+
+def test_it_is_done_beside_a_daemon(place: Place) -> None:
+    with place.daemon():
+        place.wait(lambda: len(place.snapshots()) == 1)
+
+        assert place.run("forget-record", "users.json", "3", "--yes")[0] == 0
+        assert "3" not in place.read("users.json")
+        place.wait(lambda: place.run("status")[0] == 0)
+    assert everything(place) == []
