@@ -178,6 +178,7 @@ def _swap(place: _Place, judged: Judged, folder_fd: int, staged: StagedFile) -> 
     """Exchange, flush, keep what came out."""
     ws, rel, grace_s = place.ws, place.rel, place.ws.config.recovery.swap_grace_s
     kept: list[str] = []
+    ours = os.fstat(staged.fd).st_ino
     try:
         result = swap.swap_in(
             place.root_fd, folder_fd, rel, staged, judged=judged.capture.digest,
@@ -190,7 +191,7 @@ def _swap(place: _Place, judged: Judged, folder_fd: int, staged: StagedFile) -> 
             kept.append(keep_copy(ws, judged))
             result = _write_in_place(place.root_fd, rel, staged, judged)
         except OSError:
-            staged.discard()
+            _discard_ours(staged, ours)
             raise
     displaced: Displaced | None = None
     try:
@@ -208,6 +209,13 @@ def _swap(place: _Place, judged: Judged, folder_fd: int, staged: StagedFile) -> 
             os.close(result.displaced_fd)
         raise
     return PutBack(result.how is Swapped.DONE, True, result.undone, kept[0] if kept else None, displaced)
+
+
+def _discard_ours(staged: StagedFile, ours: int) -> None:
+    """The staged file is gone, unless its name shows another one: that is the bot's, and the next start keeps it."""
+    with contextlib.suppress(OSError):
+        if os.stat(staged.name, dir_fd=staged.folder.fd, follow_symlinks=False).st_ino == ours:
+            staged.discard()
 
 
 def _write_in_place(root_fd: int, rel: str, staged: StagedFile, judged: Judged) -> SwapResult:

@@ -329,3 +329,18 @@ def test_staged_name_is_in_the_journal_before_anything_bears_it(
 
     [(told, name)] = seen
     assert told == [name]
+
+
+def test_error_after_the_exchange_deletes_nothing_of_the_bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path)
+    exchange = swap.exchange
+
+    def fail(*names: object) -> None:
+        exchange(*names)  # type: ignore[arg-type]  # handed on
+        raise OSError(errno.EIO, "no answer")
+
+    monkeypatch.setattr(swap, "exchange", fail)
+    with pytest.raises(OSError, match="no answer"):
+        place.put_back()
+
+    assert [path.read_bytes() for path in place.temp.iterdir()] == [DAMAGED]

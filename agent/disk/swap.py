@@ -8,7 +8,7 @@ is taken back until what comes out is what our own previous exchange put in.  So
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -79,10 +79,13 @@ def swap_in(
         return result
     finally:
         for fd in (staged_fd, live_fd):
-            if fd >= 0:
-                lease.release(fd)
-            if fd >= 0 and fd != result_fd:
-                os.close(fd)
+            # An error here must not hide how it ended: the names may be exchanged already.
+            with suppress(OSError):
+                if fd >= 0:
+                    lease.release(fd)
+            with suppress(OSError):
+                if fd >= 0 and fd != result_fd:
+                    os.close(fd)
 
 
 def _lease_judged(fd: int, judged: str) -> lease.Lease:
@@ -126,7 +129,8 @@ class _Swap:
             return SwapResult(Swapped.RACED, self._open_staged(), leftover=True)
         finally:
             for fd in self._pinned:
-                os.close(fd)
+                with suppress(OSError):
+                    os.close(fd)
 
     def _look_and_undo(self, grace: Callable[[], None]) -> SwapResult:
         if self._shown() == self._damaged:

@@ -177,6 +177,23 @@ def test_damaged_file_nobody_touches_is_swapped(arena: Arena) -> None:
     assert arena.kept == []
 
 
+def test_close_that_fails_does_not_hide_a_swap_that_was_done(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = os.close
+
+    def fail(fd: int) -> None:
+        is_ours = os.readlink(f"/proc/self/fd/{fd}") == str(arena.live)
+        close(fd)
+        if is_ours and arena.live.read_bytes() == GOOD:
+            raise OSError(errno.EIO, "no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "close", fail)
+        result, left = arena.swap()
+    os.close(result.displaced_fd)
+
+    assert (result.how, left, arena.live.read_bytes()) == (Swapped.DONE, DAMAGED, GOOD)
+
+
 def test_no_lease_outlives_the_swap(arena: Arena) -> None:
     result, _ = arena.swap()
     with arena.live.open("r+b"):
