@@ -153,7 +153,13 @@ def run_traced(act: Callable[[], int], *, below: str, blow: Blow | None = None, 
     pid = os.fork()
     if pid == 0:
         _be_traced(act)
-    return _Tracer(pid, below, blow, counting=not from_mark).run()
+    tracer = _Tracer(pid, below, blow, counting=not from_mark)
+    try:
+        return tracer.run()
+    except BaseException:  # a time limit, say
+        os.kill(pid, signal.SIGKILL)
+        tracer.reap()
+        raise
 
 
 def _be_traced(act: Callable[[], int]) -> None:
@@ -204,7 +210,7 @@ class _Tracer:
             if not os.WIFSTOPPED(status):
                 if tid == self._leader:
                     self._ended.code = os.waitstatus_to_exitcode(status)
-                    self._reap()
+                    self.reap()
                     return self._ended
                 continue
             self._go_on(tid, status)
@@ -320,8 +326,8 @@ class _Tracer:
         return int(_libc.ptrace(request, tid, None, ctypes.c_void_p(value))) == 0
 
     @staticmethod
-    def _reap() -> None:
-        """Whatever children the run had are gone."""
+    def reap() -> None:
+        """Whatever children there are left are gone."""
         while True:
             try:
                 tid, status = os.waitpid(-1, _WALL)

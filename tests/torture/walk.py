@@ -110,16 +110,23 @@ def _part(operation: Operation, plan: Plan, part: int) -> Tally:
             if time.monotonic() > plan.deadline:
                 tally.cut_short = True
                 break
-            scene.begin()
-            ended = scene.strike(blow)
             tally.points += 1
-            what = f"{operation.name}, {blow.strike.name} {blow.at} {os.strerror(blow.code) if blow.code else ''} at {ended.struck}"
-            try:
-                tally.found += [f"{what}: {line}" for line in plan.judge(scene, blow, ended)]
-            except Exception:
-                tally.found.append(f"{what}: {traceback.format_exc()}")
+            tally.found += _point(scene, blow, plan.judge)
     tally.seconds = time.monotonic() - began
     return tally
+
+
+def _point(scene: Scene, blow: Blow, judge: Judge) -> list[str]:
+    """What is broken after one blow, each with where it struck."""
+    ended = Ended()
+    try:
+        scene.begin()
+        ended = scene.strike(blow)
+        found = judge(scene, blow, ended)
+    except Exception:
+        found = [f"{traceback.format_exc()} {scene.place.said[-500:]}"]
+    error = f" {os.strerror(blow.code)}" if blow.code else ""
+    return [f"{scene.operation.name}, {blow.strike.name} {blow.at}{error} at {ended.struck}: {line}" for line in found]
 
 
 def walk_from_command_line(
