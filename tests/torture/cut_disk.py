@@ -3,7 +3,7 @@
 Three cuts, each of which also ends every write that is under way:
 
 * `nolog`: the file system's shutdown call, nothing flushed (EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN, flag 2).  What was not
-  made durable is lost.  btrfs knows the call only since Linux 6.19 or not at all: there this cut does not exist.
+  made durable is lost.  btrfs does not know the call (ENOTTY on Linux 6.18): there only the third cut exists.
 * `log`: the same with the journal flushed first (flag 1): metadata survives, data that was not flushed does not.
 * `device`: the disk itself goes, with its volatile cache.  The image lies on an outer ext4, which is shut down: writes that
   the inner file system sent and never flushed are lost too.  Works for every file system.

@@ -35,7 +35,7 @@ def test_power_cut_in_an_operation_keeps_what_was_announced(fs: str, name: str) 
 
 def test_full_disk_in_a_rotation_loses_nothing() -> None:
     need(missing_tools("ext4"))
-    hold("full_disk.py", "--kind", "tmpfs", "-k", "rotation", "--share", "2", at_least=2)
+    hold("full_disk.py", "--kind", "ext4", "-k", "rotation", "--share", "2", at_least=2)
 
 
 @pytest.mark.torture
