@@ -272,7 +272,7 @@ def deep(place: Place, dice: random.Random) -> str:
     path = place.backups
     for _ in range(dice.choice([90, 120])):
         path /= "d"
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     (path / f"users_backup_{OLD}.json").write_bytes(HOSTILE)
     return "a deep folder"
 
