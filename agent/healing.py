@@ -78,6 +78,8 @@ class Healer:
         with one_look(self._ws, rel, at_gate=at_gate) as (root_fd, look):
             if look.outcome is None and isinstance(look.decision, Heal):
                 return self._carry_out(root_fd, look, look.decision, at_gate)
+            if look.outcome is not None and look.outcome.ending is Ending.UNREADABLE:
+                return look.outcome  # told with its error, and tried again
         # The bot was faster, or the stop made it save: this is a change like any other.
         due = Due(rel, quiet=True, first_at=self._ws.clock.monotonic())
         return self._pipeline.run([due], Reason.CHANGE, at_gate=at_gate)[0]

@@ -1,3 +1,4 @@
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 from bench import DAMAGE, USERS, Bench, document
 
+import agent.look as look_module
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade
 from agent.outcome import Ending
@@ -132,3 +134,19 @@ def test_displaced_bytes_that_cannot_be_kept_now_are_looked_at_again(
 
     assert [type(outcome.error) for outcome in first] == [OSError]
     assert [outcome.detail for outcome in bench.healer.recheck_displaced()] == ["late_write"]
+
+
+def test_error_of_the_look_before_a_heal_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+    bench.damage()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(look_module, "capture", refuse)
+        [outcome] = bench.healer.heal([USERS], at_gate=True)
+
+    assert (outcome.ending, str(outcome.error)) == (Ending.UNREADABLE, "[Errno 5] no answer")
+    assert bench.healer.heal([USERS], at_gate=True)[0].ending is Ending.HEALED
