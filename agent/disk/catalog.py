@@ -83,6 +83,8 @@ class Catalog:
                 hint="run the newer backup-agent that wrote it, or give this one another state_dir",
             )
         self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("SELECT 1 FROM sqlite_master").fetchone()  # from the first read on the index is open
+        hold_room(self.path)
         self._db.execute("PRAGMA synchronous=NORMAL")  # the newest rows may be lost: files and journal hold them
         self._db.execute("PRAGMA cache_size=-1024")
         with self.transaction():
@@ -90,7 +92,6 @@ class Catalog:
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-        hold_room(self.path)
 
     def _refuse_foreign_tables(self) -> None:
         """A table of ours that is there already has the columns of ours; otherwise the catalog is a damaged one.
