@@ -100,8 +100,9 @@ class StagingFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self.fd)
-        self.fd = -1
+        fd, self.fd = self.fd, -1
+        with contextlib.suppress(OSError):  # what was done in the folder is done
+            os.close(fd)
 
     def create(self) -> StagedFile:
         """Return a new empty file, mode 0600, locked against a sweep until closed."""
