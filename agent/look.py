@@ -16,9 +16,8 @@ from agent.disk.staging import StagingFolder
 from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
 
-
 _COUNT_HOLDS_S = 1.0
-_COUNT_FACTOR = 10.0  # a count of the absent files holds for this many times its own cost, so that it is a tenth at most
+_COUNT_FACTOR = 10.0  # a count of absent files holds for this many times its own cost, so that it is a tenth at most
 
 
 @dataclass(slots=True)

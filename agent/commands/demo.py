@@ -200,7 +200,15 @@ class Stage:
         """The bot handles one command, and the agent takes a snapshot of what it saved."""
         self._bot.say("play")
         self._hear_bot()
-        self._hear_agent("snapshot_published")
+        while not self._is_kept() and self._hear_agent("snapshot_published"):
+            pass
+
+    def _is_kept(self) -> bool:
+        """Whether a snapshot holds what the file holds now."""
+        live = self._read()
+        folder = os.path.join(os.path.dirname(self._path), "backups")
+        names = [name for name in os.listdir(folder) if name.startswith("users_backup_")]
+        return any(self._read(f"backups/{name}") == live for name in names)
 
     def _hear_bot(self) -> None:
         line = self._bot.next_line(monotonic() + _WAIT_LIMIT_S)

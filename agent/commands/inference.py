@@ -59,7 +59,7 @@ def require_library() -> Any:
         NoInferenceError: it is not installed.
     """
     try:
-        from genson import SchemaBuilder  # type: ignore[import-untyped,unused-ignore]  # an optional extra
+        from genson import SchemaBuilder  # type: ignore[import-untyped,import-not-found,unused-ignore]  # an optional extra
     except ImportError as error:
         raise NoInferenceError(
             "inferring a schema takes the library genson, which is not installed",
