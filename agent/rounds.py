@@ -388,6 +388,8 @@ class Rounds:
         self.watcher.stop()
         self._verifying.stop()
         self.land(list(self.lanes.finish()), stopping=True)
+        for late in self.healer.recheck_displaced():
+            self._recorder.record(late)
         waiting = [due.rel for due in self.settler.drain()]
         rels = list(dict.fromkeys([*waiting, *self.rescan.walk().changed]))
         now = self._clock.monotonic()

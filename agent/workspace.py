@@ -224,7 +224,8 @@ def _agree_on_format(state_dir: str) -> None:
     """The folder's format is one this program knows; a folder without a mark gets ours, durably."""
     path = os.path.join(state_dir, "format")
     try:
-        with open(path, encoding="ascii", errors="replace") as stream:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, encoding="ascii", errors="replace") as stream:
             text = stream.read(16).strip()
     except FileNotFoundError:
         text = ""
