@@ -86,16 +86,8 @@ class Service:
         if not self._await_data_dir() or not self._open():
             return 0
         try:
-            self._recover()
-            self._rounds = Rounds(
-                self._ws,
-                self._metrics,
-                self._announce,
-                self._recorder,
-                wake=self._wake.set,
-                reopen=self._reopen,
-                progress=self._be_patient,
-            )
+            if not self._prepare():
+                return 0
             try:
                 self._start()
                 self._loop()
@@ -200,6 +192,27 @@ class Service:
                 if self._clock.monotonic() > patience or self._stop_asked:
                     raise
                 time.sleep(_LOCK_AGAIN_S)
+
+    def _prepare(self) -> bool:
+        """Recover and make the rounds, trying until it can be; False when told to stop before."""
+        while True:
+            self._recover()
+            try:
+                self._rounds = Rounds(
+                    self._ws,
+                    self._metrics,
+                    self._announce,
+                    self._recorder,
+                    wake=self._wake.set,
+                    reopen=self._reopen,
+                    progress=self._be_patient,
+                )
+                return True
+            except (OSError, sqlite3.Error) as error:
+                self._trouble("opening_failed", error)
+                self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
+                if self._stop_asked:
+                    return False
 
     def _recover(self) -> None:
         """Finish what a crash cut short; the catalog agrees with the folder."""

@@ -23,7 +23,7 @@ def folder(path: Path) -> Iterator[StagingFolder]:
     before = set(os.listdir("/proc/self/fd"))
     with StagingFolder(str(path)) as folder:
         yield folder
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_staged_file_is_private_and_bears_our_names(folder: StagingFolder, path: Path) -> None:
@@ -179,7 +179,7 @@ def test_folder_below_that_is_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError), StagingFolder(str(tmp_path / "root"), below="sub"):
         pass
 
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_root_is_made_private_with_its_parents(tmp_path: Path) -> None:
