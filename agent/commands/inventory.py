@@ -1,7 +1,7 @@
 """What is known of every data file, from folder, catalog and snapshots together; for the commands that list."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.commands.session import Session, found_files
 from agent.core.model import FileState, Grade, Snapshot
@@ -20,7 +20,10 @@ class Entry:
 
     @property
     def grade(self) -> str:
-        """How the file was when it was last looked at; `new` before that, `gone` when only snapshots are left."""
+        """How the file was when it was last looked at, or `missing` if it is not there now.
+
+        `new` before any look, `gone` when only snapshots are left.
+        """
         if self.state is not None:
             return self.state.grade.value
         return "new" if self.is_there else "gone"
@@ -30,7 +33,9 @@ def take_inventory(session: Session) -> list[Entry]:
     """Return every data file that is there, was there, or left snapshots, in the order of their paths."""
     entries = {rel: Entry(rel, is_there=True) for rel in found_files(session)}
     for state in session.ws.catalog.files():
-        entries.setdefault(state.rel, Entry(state.rel, is_there=False)).state = state
+        entry = entries.setdefault(state.rel, Entry(state.rel, is_there=False))
+        is_missed = not entry.is_there and session.config.is_data_file(state.rel)
+        entry.state = replace(state, grade=Grade.MISSING) if is_missed else state
     for snapshot in session.ws.catalog.all_snapshots():
         entry = entries.setdefault(snapshot.rel, Entry(snapshot.rel, is_there=False))
         entry.counts[snapshot.grade] += 1

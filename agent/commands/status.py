@@ -50,7 +50,9 @@ def _is_problem(entry: Entry, *, guarded: bool) -> bool:
 def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> None:
     now = session.ws.clock.utc()
     daemon = (
-        f"running (process {session.daemon})" if session.daemon else "not running: `backup-agent run` guards the files"
+        f"running (process {session.daemon})"
+        if session.daemon
+        else "not running: states are as last seen; `backup-agent check` looks now"
     )
     say(f"agent:      {daemon}")
     if pause := session.ws.pause():

@@ -313,7 +313,10 @@ class Config(Section, frozen=True, dict=True):
     @cached_property
     def own_folders(self) -> tuple[str, ...]:
         """Our folders inside `data_dir`, relative to it, as they are spelled and as the file system sees them."""
-        folders = (self.backup_dir, self.temp_dir, self.state_dir)
+        folders = [self.backup_dir, self.temp_dir, self.state_dir]
+        former = os.path.join(self.data_dir, "backups")  # the default, left behind when backup_dir was moved
+        if os.path.exists(os.path.join(former, ".agent", "format")):
+            folders.append(former)
         spelled = {os.path.relpath(folder, self.data_dir) for folder in folders}
         real = {os.path.relpath(os.path.realpath(folder), os.path.realpath(self.data_dir)) for folder in folders}
         return tuple(sorted(rel for rel in spelled | real if rel.split("/")[0] not in (os.curdir, os.pardir)))

@@ -1,11 +1,13 @@
 import fnmatch
 import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config import Config
 from agent.config.selection import Selection, compile_globs, normal
 
 
@@ -157,3 +159,14 @@ def test_every_folder_above_a_data_file_is_entered(exclude: list[str], parts: li
 
     if chosen.is_data_file(rel):
         assert all(chosen.may_hold_data_files("/".join(parts[:depth])) for depth in range(1, len(parts)))
+
+
+def test_a_backup_folder_that_was_moved_away_from_is_no_data(tmp_path: Path) -> None:
+    mark = tmp_path / "data/backups/.agent/format"
+    mark.parent.mkdir(parents=True)
+    mark.write_text("1\n")
+
+    moved = Config(data_dir=f"{tmp_path}/data", backup_dir=f"{tmp_path}/elsewhere")
+
+    assert not moved.is_data_file("backups/users_backup_2024-01-01T12-00-00-000Z.json")
+    assert moved.is_data_file("users.json")
