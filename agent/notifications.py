@@ -115,8 +115,15 @@ class Notifier:
         if thread is not None:
             thread.join(limit_s)
 
+    def _take(self) -> tuple[Notice, int] | None:
+        """The next notice; None at the end, also where a full queue had no room for the sign of it."""
+        try:
+            return self._queue.get(block=not self._closing.is_set())
+        except queue.Empty:
+            return None
+
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._take()) is not None:
             notice, held_back = item
             with self._lock:
                 receivers, data_dir = self._receivers, self._data_dir
