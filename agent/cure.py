@@ -8,13 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from agent.checks import check
-from agent.checks.schema_errors import schema_errors
 from agent.core.decide import Heal, restore_candidates
 from agent.core.guard import find_collapse
-from agent.core.json_patch import How, explain
 from agent.core.model import Grade, HealAction, Shape, Snapshot
 from agent.core.reading import sole_reading
-from agent.core.repair import repair_fields
 from agent.disk.staging import StagedFile
 from agent.look import Look
 from agent.workspace import Workspace, suspect_thresholds
@@ -104,6 +101,10 @@ class Cures:
         schema = self.look.rule.check.schema
         if grade is not Grade.INVALID or schema is None:
             return None
+        from agent.checks.schema_errors import schema_errors  # loaded on need: most agents never mend a field
+        from agent.core.json_patch import How, explain
+        from agent.core.repair import repair_fields
+
         mended = repair_fields(
             data, schema, self._restore_point(), find_errors=lambda text: schema_errors(text, schema)
         )
