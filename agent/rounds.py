@@ -388,8 +388,6 @@ class Rounds:
         self.watcher.stop()
         self._verifying.stop()
         self.land(list(self.lanes.finish()), stopping=True)
-        for late in self.healer.recheck_displaced():
-            self._recorder.record(late)
         waiting = [due.rel for due in self.settler.drain()]
         rels = list(dict.fromkeys([*waiting, *self.rescan.walk().changed]))
         now = self._clock.monotonic()
@@ -397,3 +395,5 @@ class Rounds:
             dues = [Due(rel, True, now) for rel in rels[start : start + BATCH_FILES]]
             for outcome in self.pipeline.run(dues, Reason.SHUTDOWN):
                 self._recorder.record(outcome)
+        for late in self.healer.recheck_displaced():
+            self._recorder.record(late)
