@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
+from agent.commands.caller import pasteable, remember_caller
 from agent.core.errors import AgentError
 
 VERBS = (
@@ -39,11 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # The daemon stays small: only its own command is loaded.
     args = build_parser(("run",) if words[:1] == ["run"] else VERBS).parse_args(words)
+    remember_caller(getattr(args, "config", None), getattr(args, "data_dir", None))
     try:
         return int(args.run(args))
     except AgentError as error:
         print(f"error: {error}", file=sys.stderr)
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {pasteable(error.hint)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

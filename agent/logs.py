@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal, TextIO
 
@@ -71,11 +72,12 @@ def configure_logs(
     stream: TextIO,
     *,
     on_drop: Callable[[], None] = lambda: None,
+    hints: Callable[[str], str] = lambda hint: hint,
 ) -> None:
     """Let every logger write lines of at least `level` to `stream`; `auto` is console on a terminal, else json.
 
     A line that the stream does not take is dropped and `on_drop` called; a log call never raises and never waits
-    longer than a second.
+    longer than a second.  `hints` has the last word on what stands under `hint`.
     """
     is_terminal = stream.isatty()
     on_console = format == "console" or (format == "auto" and is_terminal)
@@ -86,12 +88,19 @@ def configure_logs(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_console else "iso", utc=not on_console),
             structlog.processors.format_exc_info,
+            partial(_with_hint, hints),
             _Console(has_colour=has_colour) if on_console else _as_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,
     )
+
+
+def _with_hint(hints: Callable[[str], str], _logger: WrappedLogger, _method: str, event: Event) -> Event:
+    if isinstance(hint := event.get("hint"), str):
+        event["hint"] = hints(hint)
+    return event
 
 
 def tag_of(event: str, reason: str = "") -> str:

@@ -8,6 +8,7 @@ from agent.core.errors import AgentError, ReadBackError, SpaceBudgetError
 from agent.core.model import CaptureMode, Grade, HealAction, Problem
 from agent.core.naming import display
 from agent.core.notice import Notice
+from agent.core.paste import shell_word
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import CaptureResult, Deletion, HealResult, Operation, Refusal, Skip
@@ -141,7 +142,7 @@ class Recorder:
         name = o.snapshot.name if o.snapshot else None
         is_news = bool(o.is_news or name)
         say = self._log.error if is_news else self._log.debug
-        hint = f"good snapshots are held; `backup-agent accept {display(o.rel)}` if this is meant, else restore it"
+        hint = f"good snapshots are held; `backup-agent accept {shell_word(o.rel)}` if this is meant, else restore it"
         say("source_suspect", file=o.rel, problems=_shown(o.problems), snapshot=name, hint=hint)
         if is_news:
             self._alert(o, hint)
@@ -161,7 +162,7 @@ class Recorder:
             self._metrics.count_heal(HealAction.RESTORE, HealResult.GAVE_UP)
         say = self._log.error if is_news else self._log.debug
         event = "heal_gave_up" if o.left_why is LeftWhy.GAVE_UP else f"source_{o.grade}"
-        hint = _ADVICE[o.left_why].format(file=display(o.rel)) if o.left_why else ""
+        hint = _ADVICE[o.left_why].format(file=shell_word(o.rel)) if o.left_why else ""
         say(
             event, file=o.rel, grade=str(o.grade), why=str(o.left_why), problems=_shown(o.problems),
             quarantined=o.quarantined, hint=hint,

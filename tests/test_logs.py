@@ -328,3 +328,13 @@ def test_encoding_that_lacks_a_letter_gets_it_escaped(tmp_path: Path) -> None:
         get_logger().info("x", file="größe.json")
 
     assert r"gr\xf6\xdfe.json" in (tmp_path / "log").read_text()
+
+
+def test_a_hint_is_told_as_the_caller_can_use_it() -> None:
+    stream = io.StringIO()
+    configure_logs("json", "info", stream, hints=lambda hint: hint.replace("list", "list --config a.yaml"))
+
+    get_logger().info("source_corrupt", hint="`backup-agent list`", file="list")
+
+    record = json.loads(stream.getvalue())
+    assert (record["hint"], record["file"]) == ("`backup-agent list --config a.yaml`", "list")

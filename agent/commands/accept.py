@@ -2,11 +2,13 @@
 
 import argparse
 
-from agent.commands.session import add_verb, open_session, resolve_files
-from agent.commands.wording import print_json, say, shell_word
+from agent.commands.names import known_files, resolve_files
+from agent.commands.session import add_verb, open_session
+from agent.commands.wording import print_json, say
 from agent.core.errors import AgentError
 from agent.core.model import Grade
 from agent.core.naming import display
+from agent.core.paste import shell_word
 from agent.manual import accept_live
 from agent.outcome import Ending, Outcome
 
@@ -24,14 +26,14 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "the restore point.  A missing file is forgotten; its snapshots are kept.",
         example="example:\n  backup-agent accept data/users.json",
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a data file")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a data file, or a folder for all in it")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     ended: list[Outcome] = []
     with open_session(args) as session:
-        for rel in resolve_files(session, args.files):
+        for rel in resolve_files(session, args.files, known_files):
             ended.append(session.until_settled(lambda rel=rel: accept_live(session.ws, rel)))  # type: ignore[misc]  # bound now
     if args.json:
         print_json([_as_json(outcome) for outcome in ended])

@@ -1,8 +1,9 @@
 """What a person should do about a file that is not good."""
 
-from agent.commands.wording import shell_word
+from agent.commands.caller import pasteable
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade
+from agent.core.paste import shell_word
 from agent.outcome import Outcome
 
 _BY_REASON = {
@@ -20,8 +21,9 @@ _BY_GRADE = {
 
 
 def next_step(outcome: Outcome) -> str:
-    """Return the one next step; empty where there is none."""
+    """Return the one next step, with commands that can be pasted; empty where there is none."""
     never_there = outcome.grade is Grade.MISSING and outcome.left_why is LeftWhy.NEVER_GOOD
+    step = _BY_GRADE.get(outcome.grade, "") if outcome.grade else ""
     if outcome.left_why in _BY_REASON and not never_there:
-        return _BY_REASON[outcome.left_why].format(name=shell_word(outcome.rel))
-    return _BY_GRADE[outcome.grade].format(name=shell_word(outcome.rel)) if outcome.grade in _BY_GRADE else ""
+        step = _BY_REASON[outcome.left_why]
+    return pasteable(step.format(name=shell_word(outcome.rel)))

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent.commands.advice import next_step
+from agent.commands.names import hidden, known_files, resolve_files
 from agent.commands.progress import Progress, with_progress
-from agent.commands.session import LOOKS_MAX, Session, add_verb, hidden, open_session, resolve_files
+from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
 from agent.commands.wording import counted, print_json, problems_as_json, say
 from agent.core.decide import Wait
 from agent.core.model import Grade, HealAction, Problem, Reason
@@ -31,11 +32,13 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "Nothing is changed.  With --heal, damaged files are restored or repaired and new good states\n"
         "become snapshots; damaged bytes are kept.  The bot must not run meanwhile: this is the gate\n"
         "before its start.",
-        example="examples:\n  backup-agent check\n  backup-agent check data/users.json\n"
+        example="examples:\n  backup-agent check\n  backup-agent check data/users.json data/guilds/\n"
         "  backup-agent check --heal && node index.js\n\n"
         "exit codes: 0 all is good (now), 3 problems were found, or are left after --heal",
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="a data file (default: all of them)")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="a data file, or a folder for all in it (default: all of them)"
+    )
     parser.add_argument("--heal", action="store_true", help="bring damaged files back; for before the bot starts")
     parser.set_defaults(run=run)
 
@@ -53,7 +56,7 @@ class _Report:
 
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
-        rels = resolve_files(session, args.files) if args.files else None
+        rels = resolve_files(session, args.files, known_files) if args.files else None
         report = _heal(session, rels) if args.heal else _look(session, rels)
     if args.json:
         print_json(_as_json(report))

@@ -4,7 +4,7 @@ import argparse
 
 import yaml
 
-from agent.commands.session import add_config_options, read_config
+from agent.commands.caller import add_config_options, read_config
 from agent.commands.wording import counted, print_json, say
 from agent.config import Config, ConfigProblem, InvalidConfigError, config_json_schema
 from agent.config.source import compose

@@ -4,12 +4,14 @@ import argparse
 import sys
 from itertools import islice
 
-from agent.commands.session import add_verb, open_session, resolve_files
+from agent.commands.names import resolve_file
+from agent.commands.session import add_verb, open_session
 from agent.commands.states import LIVE, State, open_state
-from agent.commands.wording import print_json, say, shell_word
+from agent.commands.wording import advise, iso_time, print_json, say
 from agent.core.difference import Comparison, compare, lines, patch_text, sentence
 from agent.core.json_patch import pointer_to
 from agent.core.naming import display
+from agent.core.paste import shell_word
 
 _DIFFERS = 3
 _LIMIT = 20
@@ -46,7 +48,7 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
-        rel = resolve_files(session, [args.file])[0]
+        rel = resolve_file(session, args.file)
         with open_state(session, rel, args.old) as before, open_state(session, rel, args.new) as after:
             _warn_of_damage(before, after)
             is_same = before.is_whole and before.digest == after.digest
@@ -77,7 +79,7 @@ def _tell(before: State, after: State, found: Comparison | None, limit: int) -> 
     say(f"  from {before.label}")
     say(f"  to   {after.label}")
     if found is None or not found.differences:
-        say(f"  `backup-agent list {shell_word(before.rel)}` shows older states, for --from")
+        advise(f"  `backup-agent list {shell_word(before.rel)}` shows older states, for --from")
         return
     for line in islice(lines(found), limit):
         say(f"  {line}")
@@ -90,7 +92,11 @@ def _as_json(before: State, after: State, found: Comparison, limit: int) -> dict
     return {
         "file": before.rel,
         "from": before.name,
+        "from_at": iso_time(before.at),
+        "from_older_seconds": before.older_s,
         "to": after.name,
+        "to_at": iso_time(after.at),
+        "to_older_seconds": after.older_s,
         "same": not found.differences,
         "records_before": found.before_count,
         "records_after": found.after_count,

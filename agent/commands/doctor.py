@@ -7,16 +7,18 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
+from agent.commands.caller import pasteable, read_config
 from agent.commands.examine_files import examine_files
 from agent.commands.examine_folders import examine_folders
 from agent.commands.examine_service import examine_service
 from agent.commands.finding import Case, Finding, Level, fail, ok
-from agent.commands.session import add_verb, read_config
+from agent.commands.session import add_verb
 from agent.commands.survey import survey
 from agent.commands.wording import print_json, say
 from agent.config import Config
-from agent.core.errors import AgentError, ConfigError
+from agent.core.errors import AgentError, ConfigError, UsageError
 from agent.core.naming import display
 from agent.disk import lease
 from agent.disk.catalog import CATALOG_NAME, Catalog
@@ -42,7 +44,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def run(args: argparse.Namespace) -> int:
     found = []
-    for finding in _examine(args):
+    for seen in _examine(args):
+        finding = replace(seen, next_step=pasteable(seen.next_step))
         found.append(finding)
         if not args.json:
             _say(finding)
@@ -56,7 +59,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     """Yield what is found; where a part cannot be examined at all, that is what is found."""
     try:
         config = read_config(args)
-    except ConfigError as error:
+    except (ConfigError, UsageError) as error:
         for line in str(error).splitlines():
             yield fail("config", line, error.hint)
         return

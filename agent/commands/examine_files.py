@@ -11,6 +11,7 @@ from agent.commands.finding import Case, Finding, fail, ok, warn
 from agent.commands.wording import age, counted, local_time
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import display, is_temp_name, parse_name
+from agent.core.paste import shell_word
 from agent.disk.catalog import Catalog
 from agent.disk.pause import pause_in_effect
 from agent.disk.staging import StagingFolder
@@ -50,7 +51,9 @@ def _integrity(case: Case) -> Finding:
             aspect, f"{len(bad):,} of {total} not good, such as {first}", "backup-agent check, then backup-agent status"
         )
     if gone:
-        return fail(aspect, f"{display(gone[0])} must exist and does not", f"backup-agent restore {display(gone[0])}")
+        return fail(
+            aspect, f"{display(gone[0])} must exist and does not", f"backup-agent restore {shell_word(gone[0])}"
+        )
     if not case.seen.files:
         return warn(aspect, "none", "name the bot's folder with data_dir, and its files with watch.include")
     return ok(aspect, f"{total}, all good")

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.bot import bot_stopped
-from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session, resolve_files
+from agent.commands.names import resolve_file
+from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
 from agent.commands.states import LIVE, NoStateError, UnfitStateError, open_state
-from agent.commands.wording import counted, print_json, say, shell_word
+from agent.commands.wording import counted, print_json, say
 from agent.core.errors import AgentError, LockHeldError, UsageError
 from agent.core.json_edit import AmbiguousKeyError, JsonText
 from agent.core.json_record import (
@@ -23,6 +24,7 @@ from agent.core.json_record import (
 )
 from agent.core.model import Reason
 from agent.core.naming import display
+from agent.core.paste import shell_word
 from agent.core.settle import Due
 from agent.edit import EditRefusedError, edit_live
 from agent.erase import Fate, Step, erase, plan_erasure
@@ -86,7 +88,7 @@ class _Erasing:
 def run(args: argparse.Namespace) -> int:
     erasing = _Erasing(args.key, args.by)
     with open_session(args) as session:
-        rel = resolve_files(session, [args.file])[0]
+        rel = resolve_file(session, args.file)
         in_live = _is_in_live(session, rel, erasing)
         steps = plan_erasure(session.ws, rel, erasing)
         if not in_live and not any(step.fate is Fate.REWRITE for step in steps):

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from agent.commands.session import Session, found_files
+from agent.commands.names import found_files
+from agent.commands.session import Session
 from agent.core.model import FileState, Grade, Snapshot
 
 

@@ -3,8 +3,10 @@
 import argparse
 
 from agent.commands.inventory import Entry, take_inventory
-from agent.commands.session import Session, add_verb, open_session, resolve_files
+from agent.commands.names import Meant, meant_by
+from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import (
+    advise,
     age,
     counted,
     iso_time,
@@ -19,6 +21,7 @@ from agent.commands.wording import (
 from agent.core.decide import restore_candidates
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import display
+from agent.core.paste import shell_word
 
 _ASIDE = (Grade.CORRUPT, Grade.INVALID)
 
@@ -28,26 +31,28 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         verbs,
         "list",
         help="list the data files, or the snapshots of one",
-        text="Without FILE: every data file, how it was when last looked at, and how many snapshots there are.\n"
+        text="Without FILE: every data file, how it was when last looked at, and how many snapshots there are;\n"
+        "with a folder, those in it, also those that are gone.\n"
         "With FILE: its snapshots, newest first; `->` marks the restore point, the one that\n"
         "`backup-agent restore FILE` would put back.",
-        example="examples:\n  backup-agent list\n  backup-agent list data/users.json",
+        example="examples:\n  backup-agent list\n  backup-agent list data/guilds/\n  backup-agent list data/users.json",
     )
-    parser.add_argument("file", metavar="FILE", nargs="?", help="a data file")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a data file, or a folder")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
-        if args.file is None:
-            _list_files(session, as_json=args.json)
+        meant = meant_by(session, args.file) if args.file is not None else None
+        if meant is None or meant.is_folder:
+            _list_files(session, meant, as_json=args.json)
         else:
-            _list_snapshots(session, resolve_files(session, [args.file])[0], as_json=args.json)
+            _list_snapshots(session, meant.rels[0], as_json=args.json)
     return 0
 
 
-def _list_files(session: Session, *, as_json: bool) -> None:
-    entries = take_inventory(session)
+def _list_files(session: Session, folder: Meant | None, *, as_json: bool) -> None:
+    entries = [e for e in take_inventory(session) if folder is None or e.rel in folder.rels]
     if as_json:
         print_json([_file_as_json(entry) for entry in entries])
         return
@@ -92,7 +97,7 @@ def _list_snapshots(session: Session, rel: str, *, as_json: bool) -> None:
         print_json([{**snapshot_as_json(s), "restore_point": s == point} for s in snapshots])
         return
     if not snapshots:
-        say(f"{display(rel)}: no snapshots yet; `backup-agent snapshot {display(rel)}` takes one")
+        advise(f"{display(rel)}: no snapshots yet; `backup-agent snapshot {shell_word(rel)}` takes one")
         return
     now = session.ws.clock.utc()
     rows = [

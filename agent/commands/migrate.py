@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from agent.commands.advice import next_step
+from agent.commands.caller import pasteable, read_config
 from agent.commands.progress import Progress
-from agent.commands.session import Session, add_verb, open_session, read_config
-from agent.commands.wording import counted, print_json, say, shell_word
+from agent.commands.session import Session, add_verb, open_session
+from agent.commands.wording import advise, counted, print_json, say
 from agent.core.model import Grade
 from agent.core.naming import display
+from agent.core.paste import shell_word
 from agent.disk.lock import DaemonLock
 from agent.migration import Migration, Summary, is_done
 from agent.obstacles import refuse_unfit
@@ -99,7 +101,7 @@ def _tell_done(*, as_json: bool) -> int:
     if as_json:
         print_json({"dry_run": False, "done": True, "nothing_to_do": True})
     else:
-        say("this folder is migrated already: there is nothing to do; `backup-agent status` tells how it is")
+        advise("this folder is migrated already: there is nothing to do; `backup-agent status` tells how it is")
     return 0
 
 
@@ -122,7 +124,7 @@ def _print(summary: Summary, *, is_plan: bool) -> None:
         say(f"snapshots:      {summary.snapshots:,} taken")
         say(f"read back:      {summary.verified:,} whole, {len(summary.unverified):,} not")
     for name in summary.unverified[:_SHOWN_MAX]:
-        say(f"  {display(name)}: what the disk gives is not what was written; run `backup-agent migrate` again")
+        advise(f"  {display(name)}: what the disk gives is not what was written; run `backup-agent migrate` again")
     _list("left for you", {rel: f"{how}, {_next_step(rel, how)}" for rel, how in summary.left.items()})
 
 
@@ -136,5 +138,5 @@ def _list(what: str, told: Mapping[str, str]) -> None:
 
 def _next_step(rel: str, how: str) -> str:
     if how in (Grade.CORRUPT, Grade.INVALID):
-        return f"see `backup-agent repair --dry-run {shell_word(rel)}`"
+        return pasteable(f"see `backup-agent repair --dry-run {shell_word(rel)}`")
     return next_step(Outcome(rel, Ending.LEFT, grade=Grade(how))) if how in set(Grade) else "look at it again later"

@@ -1,12 +1,14 @@
-"""The moments that people name: a time as it is written, or an age."""
+"""The moments that people name: a time as it is written, or an age; and how the answer names them."""
 
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from time import tzname
 
 from agent.commands.wording import local_time
 from agent.config.units import UnfitError, parse_duration
 from agent.core.errors import UsageError
+
+AT_HELP = "the newest good state at this time: ISO 8601, or an age such as 90m, 2h, 3d"
 
 
 def parse_time(text: str, now: datetime) -> datetime:
@@ -28,6 +30,15 @@ def parse_time(text: str, now: datetime) -> datetime:
             f"{text!r} is no time", hint="write 2026-03-01T12:00, 2026-03-01T12:00Z, or an age: 90m, 2h, 3d"
         )
     if moment > now:
-        raise UsageError(f"{local_time(moment)} is in the future", hint="name a time that has been, or leave --at out")
+        raise UsageError(
+            f"{in_both_zones(moment)} is in the future",
+            hint="name a time that has been, or leave it out for the newest",
+        )
     # A time to the second means all of that second: snapshots are stamped to the millisecond.
     return moment + timedelta(microseconds=999_999) if moment.microsecond == 0 else moment
+
+
+def in_both_zones(moment: datetime) -> str:
+    """Return `moment` in UTC and, where that is another one, in the zone of this machine."""
+    utc, local = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"), local_time(moment)
+    return utc if utc == local else f"{utc} ({local})"

@@ -4,7 +4,7 @@ import argparse
 from datetime import timedelta
 
 from agent.commands.session import add_verb, open_session
-from agent.commands.wording import age, iso_time, local_time, print_json, say
+from agent.commands.wording import advise, age, iso_time, local_time, print_json, say
 from agent.config.units import UnfitError, format_duration, parse_duration
 from agent.core.errors import UsageError
 from agent.disk.pause import LONGEST, begin_pause, end_pause
@@ -46,7 +46,7 @@ def run_pause(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"paused_until": iso_time(pause.ends_at)})
     else:
-        say(f"paused: nothing is healed until {local_time(pause.ends_at)}; `backup-agent resume` ends it early")
+        advise(f"paused: nothing is healed until {local_time(pause.ends_at)}; `backup-agent resume` ends it early")
     return 0
 
 

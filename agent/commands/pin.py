@@ -3,7 +3,8 @@
 import argparse
 from functools import partial
 
-from agent.commands.session import add_verb, open_session, resolve_snapshot
+from agent.commands.names import resolve_snapshot
+from agent.commands.session import add_verb, open_session
 from agent.commands.wording import print_json, say, snapshot_as_json
 from agent.core.naming import display
 

@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.commands.names import resolve_files
 from agent.commands.progress import with_progress
-from agent.commands.session import Session, add_verb, open_session, resolve_files
-from agent.commands.wording import counted, local_time, print_json, records, say, size, snapshot_as_json, table
+from agent.commands.session import Session, add_verb, open_session
+from agent.commands.wording import advise, counted, local_time, print_json, records, say, size, snapshot_as_json, table
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import display
 from agent.core.retention import RetentionPlan
@@ -28,7 +29,9 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "  backup-agent prune --yes\n\n"
         "exit codes: 0 the plan was shown, or done; 3 a file is being written, and was left out",
     )
-    parser.add_argument("--file", metavar="FILE", action="append", help="only this data file; may be repeated")
+    parser.add_argument(
+        "--file", metavar="FILE", action="append", help="only this data file, or those of this folder; may be repeated"
+    )
     parser.add_argument("--yes", action="store_true", help="delete what the plan lets go")
     parser.set_defaults(run=run)
 
@@ -97,7 +100,7 @@ def _print(plans: Sequence[_Plan], *, named: bool, carried_out: bool) -> None:
     freed = size(sum(snapshot.stored_bytes for snapshot in doomed))
     say(f"{counted(len(plans), 'file')}: {kept:,} good kept, {len(doomed):,} {done} ({freed})")
     if doomed and not carried_out:
-        say("nothing was deleted: `backup-agent prune --yes` does it")
+        advise("nothing was deleted: `backup-agent prune --yes` does it")
 
 
 def _print_one(plan: _Plan) -> None:

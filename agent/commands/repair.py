@@ -2,16 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from functools import partial
 
-from agent.bot import BotCommandError, bot_stopped
 from agent.commands.advice import next_step
+from agent.commands.by_hand import Done, carry_out, tell_late, warn_of_memory, why_not
+from agent.commands.caller import pasteable
+from agent.commands.names import found_files, resolve_files
 from agent.commands.progress import with_progress
-from agent.commands.session import Session, add_verb, open_session, resolve_files
-from agent.commands.wording import print_json, problems_as_json, say, shell_word
+from agent.commands.session import Session, add_verb, open_session
+from agent.commands.wording import print_json, problems_as_json, say
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade, Reason
 from agent.core.naming import display
+from agent.core.paste import shell_word
 from agent.core.settle import Due
 from agent.mending import Mending, mend
 from agent.outcome import Ending, Outcome
@@ -34,7 +37,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "  backup-agent repair data/users.json --patch\n\n"
         "exit codes: 0 repaired, or nothing to repair; 1 not done; 3 it cannot be repaired so",
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a data file")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a data file, or a folder for all in it")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be changed")
     parser.add_argument("--patch", action="store_true", help="print the changed fields as JSON Patch, too")
     parser.add_argument("--no-bot", action="store_true", help="neither stop nor start the bot")
@@ -43,18 +46,24 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
-        rels = resolve_files(session, args.files)
+        rels = resolve_files(session, args.files, found_files)
         mendings = [_try(session, rel, dry_run=True) for rel in with_progress(rels, "looking")]
-        bot_is_down = None
+        done: Done[Mending] = Done(mendings, [], None)
         if not args.dry_run:
-            mendings, bot_is_down = _carry_out(session, mendings, use_bot=not args.no_bot)
-    if args.json:
-        print_json([_as_json(mending) for mending in mendings])
-    else:
-        for mending in mendings:
-            _tell(mending, with_patch=args.patch)
-    if bot_is_down is not None:
-        raise bot_is_down
+            to_do = any(plan.cure is not None for plan in mendings)
+            act = partial(_repair, session)
+            done = carry_out(session, mendings, act, stops_bot=to_do and not args.no_bot, doing="repairing")
+        mendings = done.results
+        if args.json:
+            print_json([_as_json(mending) for mending in mendings])
+        else:
+            for mending in mendings:
+                _tell(mending, with_patch=args.patch)
+            tell_late(done.late)
+        if any(mending.outcome.ending is Ending.HEALED for mending in mendings):
+            warn_of_memory(session, no_bot=args.no_bot)
+    if done.bot_error is not None:
+        raise done.bot_error
     return max((_exit_code(mending.outcome) for mending in mendings), key=(0, _LEFT, 1).index, default=0)
 
 
@@ -67,22 +76,6 @@ def _try(session: Session, rel: str, *, dry_run: bool) -> Mending:
 
     session.until_settled(look)
     return mendings[-1]
-
-
-def _carry_out(
-    session: Session, plans: Sequence[Mending], *, use_bot: bool
-) -> tuple[list[Mending], BotCommandError | None]:
-    """Repair what can be, with the bot down where that is configured, and keep a snapshot of the result.
-
-    Raises:
-        BotCommandError: the bot could not be stopped; nothing was repaired.
-    """
-    to_do = any(plan.cure is not None for plan in plans)
-    bot = session.config.bot if use_bot and to_do else None
-    with bot_stopped(bot, session.config.state_dir) as bot_run:
-        done = [_repair(session, plan) for plan in with_progress(plans, "repairing")]
-        done += [Mending(outcome) for outcome in session.healer.recheck_displaced()]
-    return done, bot_run.start_error
 
 
 def _repair(session: Session, plan: Mending) -> Mending:
@@ -114,15 +107,13 @@ def _tell(mending: Mending, *, with_patch: bool) -> None:
             say(mending.cure.patch.decode().rstrip("\n"))
         if outcome.quarantined:
             say(f"  the original is kept as {display(outcome.quarantined)}")
-    elif outcome.detail == "late_write":
-        say(f"{name}: was written to while it was repaired; that state is kept as {display(outcome.quarantined or '')}")
     elif outcome.ending is Ending.LEFT:
         say(f"{name}: {outcome.grade}, {_cannot(outcome)}")
         for problem in outcome.problems:
             say(f"  {problem}")
         say(f"  next: {_next_step(outcome)}")
     else:
-        print(f"error: {name}: {_refusal(outcome)}", file=sys.stderr)
+        print(f"error: {name}: {why_not(outcome, 'repaired')}", file=sys.stderr)
 
 
 def _cannot(outcome: Outcome) -> str:
@@ -134,21 +125,8 @@ def _next_step(outcome: Outcome) -> str:
     if outcome.left_why is LeftWhy.NEVER_GOOD:
         return "no good state of it was ever seen: mend it by hand, at the places above"
     if outcome.left_why is LeftWhy.NO_RESTORE_POINT:
-        return f"`backup-agent restore {shell_word(outcome.rel)}`"
+        return pasteable(f"`backup-agent restore {shell_word(outcome.rel)}`")
     return next_step(outcome)
-
-
-def _refusal(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return f"not repaired: {outcome.error}"
-    told = {
-        Ending.RACED: "not repaired: the bot writes it all the time; stop the bot and try again",
-        Ending.BUSY: "not repaired: somebody has it open for writing; stop the bot and try again",
-        Ending.CHANGED: "not repaired: it is being written; stop the bot and try again",
-        Ending.WAITING: "not repaired: it is being written; stop the bot and try again",
-        Ending.SKIPPED: f"not repaired: no data file ({outcome.detail.replace('_', ' ')})",
-    }
-    return told.get(outcome.ending, f"not repaired: {outcome.ending}")
 
 
 def _as_json(mending: Mending) -> dict[str, object]:
@@ -165,5 +143,5 @@ def _as_json(mending: Mending) -> dict[str, object]:
         "kept_as": outcome.quarantined,
         "problems": problems_as_json(outcome.problems),
         "next": _next_step(outcome) if outcome.ending is Ending.LEFT else None,
-        "error": _refusal(outcome) if code == 1 else None,
+        "error": why_not(outcome, "repaired") if code == 1 else None,
     }

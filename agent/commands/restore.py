@@ -1,26 +1,25 @@
 """`restore`: put snapshots in the place of live files; what they replace is kept."""
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
 
-from agent.bot import BotCommandError, bot_stopped
-from agent.commands.inventory import take_inventory
-from agent.commands.moments import parse_time
+from agent.commands.by_hand import Done, carry_out, tell_late, warn_of_memory
+from agent.commands.moments import AT_HELP, parse_time
+from agent.commands.names import all_files, meant_by, resolve_file, resolve_snapshot
 from agent.commands.progress import with_progress
 from agent.commands.restore_record import restore_records
-from agent.commands.session import Session, add_verb, open_session, resolve_files, resolve_snapshot
-from agent.commands.wording import described, print_json, say, shell_word, snapshot_as_json
+from agent.commands.restoring import EXIT_NOTHING, Answer, Fate, Plan, Wish, as_json, plan_file, tell
+from agent.commands.session import Session, add_verb, open_session
+from agent.commands.wording import print_json
 from agent.core.decide import restore_candidates
-from agent.core.errors import NoRestorePointError, UsageError
-from agent.core.model import Grade, Snapshot
-from agent.core.naming import display
-from agent.look import one_look
+from agent.core.errors import UsageError
+from agent.core.model import Reason
+from agent.core.then import how_it_was
 from agent.manual import choose, restore_chosen
 from agent.outcome import Ending, Outcome
-
-_NOTHING = NoRestorePointError.exit_code
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -28,20 +27,23 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         verbs,
         "restore",
         help="put snapshots in the place of data files; what they replace is kept",
-        text="Put the newest good snapshot in the place of each FILE, or one from an earlier time.  What is\n"
-        "replaced is kept as a snapshot or in quarantine; a write of the bot meanwhile wins.  Stop the bot\n"
-        "first: one that keeps its data in memory writes it back.  Where the config has bot.stop and\n"
-        "bot.start, that is done here.  With --key only this record is brought back, out of the newest good\n"
-        "snapshot that has it; all else in the live file stays as it is, byte for byte.",
-        example="examples:\n  backup-agent restore data/users.json\n  backup-agent restore --all --at 2h --dry-run\n"
+        text="Put the newest good snapshot in the place of each FILE, or one from an earlier time.  A folder\n"
+        "stands for all data files in it, also those that are gone; with --at, a file that was not there at\n"
+        "that time is left as it is.  What is replaced is kept as a snapshot or in quarantine; a write of the\n"
+        "bot meanwhile wins.  Stop the bot first: one that keeps its data in memory writes it back.  Where\n"
+        "the config has bot.stop and bot.start, that is done here.  With --key only this record is brought\n"
+        "back, out of the newest good snapshot that has it; all else in the live file stays as it is, byte\n"
+        "for byte.",
+        example="examples:\n  backup-agent restore data/users.json\n  backup-agent restore data/guilds/\n"
+        "  backup-agent restore --all --at 2h --dry-run\n"
         "  backup-agent restore data/users.json --at '2026-03-01 12:00'\n"
         "  backup-agent restore --snapshot users_backup_2026-03-01T12-00-00-000Z.json\n"
         "  backup-agent restore data/users.json --key 123456 --at 2h\n\n"
         "exit codes: 0 done, 1 not done, 4 there is nothing to restore from",
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="a data file")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="a data file, or a folder for all in it")
     parser.add_argument("--all", action="store_true", help="every file that ever had a snapshot, also a deleted one")
-    parser.add_argument("--at", metavar="TIME", help="the state at this time: ISO 8601, or an age such as 90m, 2h, 3d")
+    parser.add_argument("--at", metavar="TIME", help=AT_HELP)
     parser.add_argument("--snapshot", metavar="NAME", help="this snapshot, whatever its grade; `list FILE` shows names")
     parser.add_argument(
         "--key", dest="keys", metavar="KEY", action="append",
@@ -52,47 +54,37 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.set_defaults(run=run)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What is to be put back; `snapshot` is the first candidate that is whole, None when none is."""
-
-    rel: str
-    candidates: tuple[Snapshot, ...]
-    snapshot: Snapshot | None
-    state: str  # of the live file
-    is_same: bool = False
-
-
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
-        wishes = _wishes(session, args)
+        at = None if args.at is None else parse_time(args.at, session.ws.clock.utc())
+        wishes = _wishes(session, args, at)
         if args.keys:
             if len(wishes) != 1 or args.all:
                 raise UsageError("--key is for one file", hint="name one FILE, or one --snapshot")
-            return restore_records(session, *wishes[0], args)
-        plans = [_plan(session, rel, pool) for rel, pool in with_progress(wishes, "looking")]
+            return restore_records(session, wishes[0].rel, wishes[0].candidates, args, at)
+        plans = [plan_file(session, wish) for wish in with_progress(wishes, "looking")]
         if args.dry_run:
-            _tell_plans(session, plans, as_json=args.json)
-            return max((_NOTHING for plan in plans if plan.snapshot is None), default=0)
-        outcomes, bot_is_down = _carry_out(session, plans, use_bot=not args.no_bot)
-        if args.json:
-            print_json([_as_json(outcome) for outcome in outcomes])
+            done: Done[Answer] = Done([Answer(plan, plan.fate) for plan in plans], [], None)
         else:
-            for outcome in outcomes:
-                _tell(outcome)
-        healed = [outcome for outcome in outcomes if outcome.ending is Ending.HEALED]
-        if healed and (session.config.bot is None or args.no_bot):
-            print("note: a bot that was running writes its memory back with its next save: stop it, restore, start it",
-                  file=sys.stderr)  # fmt: skip
-        if bot_is_down is not None:
-            raise bot_is_down
-    return max((_exit_code(outcome) for outcome in outcomes), key=(0, 3, 4, 1).index, default=0)
+            done = _carry_out(session, plans, no_bot=args.no_bot)
+        answers = done.results
+        if args.json:
+            print_json(as_json(answers, done.late, at=at, dry_run=args.dry_run))
+        else:
+            tell(answers, now=session.ws.clock.utc(), at=at, dry_run=args.dry_run)
+            tell_late(done.late)
+        if any(answer.outcome and answer.fate is Fate.RESTORED for answer in answers):
+            warn_of_memory(session, no_bot=args.no_bot)
+        if done.bot_error is not None:
+            raise done.bot_error
+    worst_first = (1, EXIT_NOTHING, 0)
+    return min((answer.exit_code for answer in answers), key=worst_first.index, default=0)
 
 
 # what is wished for
 
 
-def _wishes(session: Session, args: argparse.Namespace) -> list[tuple[str, list[Snapshot]]]:
+def _wishes(session: Session, args: argparse.Namespace, at: datetime | None) -> list[Wish]:
     """Return each file with the snapshots that may be put back, best first.
 
     Raises:
@@ -102,156 +94,64 @@ def _wishes(session: Session, args: argparse.Namespace) -> list[tuple[str, list[
         return [_named_snapshot(session, args)]
     if args.all == bool(args.files):
         raise UsageError("which files?", hint="name them, or say --all; `backup-agent list` shows them")
-    now = session.ws.clock.utc()
-    at = None if args.at is None else parse_time(args.at, now)
-    rels = [entry.rel for entry in take_inventory(session)] if args.all else resolve_files(session, args.files)
-    return [(rel, restore_candidates(session.ws.catalog.snapshots(rel), at=at)) for rel in rels]
+    if args.all:
+        return _sweep(session, all_files(session), at)
+    wishes: dict[str, Wish] = {}
+    for name in args.files:
+        meant = meant_by(session, name)
+        of_name = _sweep(session, meant.rels, at) if meant.is_folder else [_wish(session, meant.rels[0], at)]
+        wishes |= {wish.rel: wish for wish in of_name}
+    return list(wishes.values())
 
 
-def _named_snapshot(session: Session, args: argparse.Namespace) -> tuple[str, list[Snapshot]]:
+def _named_snapshot(session: Session, args: argparse.Namespace) -> Wish:
     if args.all or args.at is not None or len(args.files) > 1:
         raise UsageError("--snapshot names one snapshot of one file", hint="leave out --all, --at and other files")
-    rel = resolve_files(session, args.files)[0] if args.files else None
+    rel = resolve_file(session, args.files[0]) if args.files else None
     snapshot = resolve_snapshot(session, args.snapshot, rel)
-    return snapshot.rel, [snapshot]
+    return Wish(snapshot.rel, [snapshot])
 
 
-# the plan
+def _wish(session: Session, rel: str, at: datetime | None) -> Wish:
+    """A file that was named outright: its newest good state at that time, however it was then."""
+    return Wish(rel, restore_candidates(session.ws.catalog.snapshots(rel), at=at))
 
 
-def _plan(session: Session, rel: str, pool: Sequence[Snapshot]) -> _Plan:
-    snapshot = next((s for s in pool if session.ws.store.is_intact(s)), None)
-    with one_look(session.ws, rel, at_gate=False) as (_, look):
-        caught = look.capture
-        state = look.result.grade if look.result else look.outcome.grade if look.outcome else Grade.MISSING
-        is_same = caught is not None and snapshot is not None and caught.digest == snapshot.digest
-        is_settled = is_same and look.past is not None and look.past.grade is Grade.GOOD
-    return _Plan(rel, tuple(pool), snapshot, str(state or "missing"), is_same and is_settled)
-
-
-def _tell_plans(session: Session, plans: Sequence[_Plan], *, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            [
-                {
-                    "file": plan.rel,
-                    "state": plan.state,
-                    "same": plan.is_same,
-                    "snapshot": snapshot_as_json(plan.snapshot) if plan.snapshot else None,
-                }
-                for plan in plans
-            ]
-        )
-        return
-    now = session.ws.clock.utc()
-    for plan in plans:
-        if plan.snapshot is None:
-            say(f"{display(plan.rel)}: {plan.state}; there is nothing to restore from")
-        elif plan.is_same:
-            say(f"{display(plan.rel)}: {plan.state}; holds the bytes of {display(plan.snapshot.name)} already")
-        else:
-            say(f"{display(plan.rel)}: {plan.state}; would be restored from {display(plan.snapshot.name)}")
-            say(f"  {described(plan.snapshot, now)}")
+def _sweep(session: Session, rels: Sequence[str], at: datetime | None) -> list[Wish]:
+    """All files of a folder: at an earlier time those are left out that were not there."""
+    catalog = session.ws.catalog
+    if at is None:
+        return [replace(_wish(session, rel, at), is_named=False) for rel in rels]
+    since = next((s.taken_at for s in catalog.oldest_first() if s.reason is not Reason.ADOPTED), None)
+    keep_last = session.config.backup.retention.keep_last
+    wishes = []
+    for rel in rels:
+        snapshots = catalog.snapshots(rel)
+        then = how_it_was(snapshots, catalog.file(rel), at, guarded_since=since, keep_last=keep_last)
+        wishes.append(Wish(rel, restore_candidates(snapshots, at=at), then, is_named=False))
+    return wishes
 
 
 # carrying it out
 
 
-def _carry_out(
-    session: Session, plans: Sequence[_Plan], *, use_bot: bool
-) -> tuple[list[Outcome], BotCommandError | None]:
-    """Restore what differs, with the bot down where that is configured.
-
-    Return how each file ended, in order, and why the bot could not be started again, if it could not.
-
-    Raises:
-        BotCommandError: the bot could not be stopped; nothing was restored.
-    """
-    to_do = any(plan.snapshot is not None and not plan.is_same for plan in plans)
-    bot = session.config.bot if use_bot and to_do else None
-    with bot_stopped(bot, session.config.state_dir) as bot_run:
-        outcomes = [_restore(session, plan) for plan in with_progress(plans, "restoring")]
-        outcomes += session.healer.recheck_displaced()
-    return outcomes, bot_run.start_error
+def _carry_out(session: Session, plans: Sequence[Plan], *, no_bot: bool) -> Done[Answer]:
+    to_do = any(plan.fate is Fate.RESTORED for plan in plans)
+    return carry_out(session, plans, partial(_restore, session), stops_bot=to_do and not no_bot, doing="restoring")
 
 
-def _restore(session: Session, plan: _Plan) -> Outcome:
-    if plan.is_same:
-        return Outcome(plan.rel, Ending.UNCHANGED, grade=Grade(plan.state), snapshot=plan.snapshot)
-    with choose(session.ws, plan.candidates) as chosen:
+def _restore(session: Session, plan: Plan) -> Answer:
+    if plan.fate is not Fate.RESTORED:
+        return Answer(plan, plan.fate)
+    with choose(session.ws, plan.wish.candidates) as chosen:
         if chosen is None:
-            return Outcome(plan.rel, Ending.HEAL_FAILED, error=_nothing(plan))
-        displaced = session.healer.displaced
+            return Answer(plan, Fate.NOTHING)
+        plan, displaced = replace(plan, snapshot=chosen.snapshot), session.healer.displaced
         try:
-            return session.until_settled(
+            outcome = session.until_settled(
                 lambda: restore_chosen(session.ws, session.pipeline, plan.rel, chosen, displaced)
             )
         except OSError as error:
-            return Outcome(plan.rel, Ending.HEAL_FAILED, snapshot=chosen.snapshot, error=error)
-
-
-def _nothing(plan: _Plan) -> NoRestorePointError:
-    what = "none of them is whole" if plan.candidates else "it has no good snapshot from then, or none at all"
-    return NoRestorePointError(
-        f"there is nothing to restore {display(plan.rel)} from: {what}",
-        hint=f"`backup-agent list {shell_word(plan.rel)}` shows what there is; --snapshot takes any that is whole",
-    )
-
-
-def _exit_code(outcome: Outcome) -> int:
-    if outcome.ending in (Ending.HEALED, Ending.UNCHANGED):
-        return 0
-    return _NOTHING if isinstance(outcome.error, NoRestorePointError) else 1
-
-
-def _tell(outcome: Outcome) -> None:
-    name, snapshot = display(outcome.rel), outcome.snapshot
-    source = display(snapshot.name) if snapshot else ""
-    if outcome.ending is Ending.UNCHANGED:
-        say(f"{name}: holds the bytes of {source} already")
-        say(f"  `backup-agent list {shell_word(outcome.rel)}` shows older ones, for --at or --snapshot")
-    elif outcome.ending is Ending.HEALED:
-        say(f"{name}: was {outcome.grade}, restored from {source}")
-        if outcome.quarantined:
-            say(f"  what it replaced is kept as {display(outcome.quarantined)}")
-        if snapshot and snapshot.grade is not Grade.GOOD:
-            say(f"  this state is {snapshot.grade}: {_WARNINGS[snapshot.grade]}")
-    elif outcome.detail == "late_write":
-        say(f"{name}: was written to while it was restored; that state is kept as {display(outcome.quarantined or '')}")
-    else:
-        print(f"error: {name}: {_refusal(outcome)}", file=sys.stderr)
-        if isinstance(outcome.error, NoRestorePointError):
-            print(f"hint: {outcome.error.hint}", file=sys.stderr)
-
-
-_WARNINGS = {
-    Grade.SUSPECT: "`backup-agent accept` makes it good",
-    Grade.CORRUPT: "a running agent brings back the newest good one",
-    Grade.INVALID: "a running agent repairs it, or brings back the newest good one",
-}
-
-
-def _refusal(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return f"not restored: {outcome.error}"
-    told = {
-        Ending.RACED: "not restored: the bot writes it all the time; stop the bot and try again",
-        Ending.BUSY: "not restored: somebody has it open for writing; stop the bot and try again",
-        Ending.CHANGED: "not restored: it is being written; stop the bot and try again",
-        Ending.SKIPPED: f"not restored: no data file ({outcome.detail.replace('_', ' ')})",
-    }
-    return told.get(outcome.ending, f"not restored: {outcome.ending}")
-
-
-def _as_json(outcome: Outcome) -> dict[str, object]:
-    endings = {Ending.HEALED: "restored", Ending.UNCHANGED: "same"}
-    code = _exit_code(outcome)
-    return {
-        "file": outcome.rel,
-        "outcome": endings.get(outcome.ending, "nothing_to_restore" if code == _NOTHING else outcome.ending.value),
-        "was": outcome.grade.value if outcome.grade else None,
-        "snapshot": outcome.snapshot.name if outcome.snapshot else None,
-        "snapshot_grade": outcome.snapshot.grade.value if outcome.snapshot else None,
-        "kept_as": outcome.quarantined,
-        "error": None if code == 0 else _refusal(outcome),
-    }
+            outcome = Outcome(plan.rel, Ending.HEAL_FAILED, snapshot=chosen.snapshot, error=error)
+    fate = {Ending.HEALED: Fate.RESTORED, Ending.UNCHANGED: Fate.UNCHANGED}.get(outcome.ending, Fate.FAILED)
+    return Answer(plan, fate, outcome)

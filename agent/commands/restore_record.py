@@ -1,14 +1,17 @@
 """`restore --key`: bring single records back into the live file; everything else in it stays as it is."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 
-from agent.bot import bot_stopped
+from agent.commands.by_hand import carry_out, warn_of_memory
+from agent.commands.caller import note
+from agent.commands.moments import in_both_zones
 from agent.commands.session import Session
 from agent.commands.states import LIVE, NoStateError, UnfitStateError, open_snapshot, open_state
-from agent.commands.wording import described, print_json, say, shell_word
+from agent.commands.wording import advise, described, iso_time, print_json, say
 from agent.core.difference import shown
 from agent.core.errors import AgentError
 from agent.core.json_edit import AmbiguousKeyError, JsonText, Path
@@ -16,6 +19,7 @@ from agent.core.json_patch import pointer_to
 from agent.core.json_record import NoDocumentError, open_document, path_of, with_records
 from agent.core.model import Snapshot
 from agent.core.naming import display
+from agent.core.paste import shell_word
 from agent.edit import EditRefusedError, edit_live
 from agent.outcome import Ending, Outcome
 
@@ -54,8 +58,12 @@ class _Wish:
             ) from error
 
 
-def restore_records(session: Session, rel: str, candidates: Sequence[Snapshot], args: argparse.Namespace) -> int:
+def restore_records(
+    session: Session, rel: str, candidates: Sequence[Snapshot], args: argparse.Namespace, at: datetime | None
+) -> int:
     """Bring the records `args.keys` back out of the first of `candidates` that is whole and has them all.
+
+    `at` is the moment they were chosen for.
 
     Raises:
         NoStateError: none has.
@@ -65,24 +73,25 @@ def restore_records(session: Session, rel: str, candidates: Sequence[Snapshot], 
     if args.dry_run:
         with open_state(session, rel, LIVE) as live:
             wish.put_into(live.document())
-        _tell(session, wish, Outcome(rel, Ending.DAMAGED), as_json=args.json)
+        _tell(session, wish, Outcome(rel, Ending.DAMAGED), at, as_json=args.json)
         return 0
-    bot = None if args.no_bot else session.config.bot
-    with bot_stopped(bot, session.config.state_dir) as bot_run:
-        displaced = session.healer.displaced
-        outcome = session.until_settled(lambda: edit_live(session.ws, session.pipeline, rel, wish.edited, displaced))
-        late = session.healer.recheck_displaced()
+    done = carry_out(session, [wish], partial(_bring_back, session), stops_bot=not args.no_bot, doing="restoring")
+    outcome = done.results[0]
     if outcome.ending not in (Ending.HEALED, Ending.UNCHANGED):
         raise _refusal(outcome)
-    _tell(session, wish, outcome, as_json=args.json)
-    for write in late:
-        print(f"note: a write meanwhile is kept as {display(write.quarantined or '')}", file=sys.stderr)
-    if outcome.ending is Ending.HEALED and bot is None:
-        print("note: a bot that was running writes its memory back with its next save: stop it, restore, start it",
-              file=sys.stderr)  # fmt: skip
-    if bot_run.start_error is not None:
-        raise bot_run.start_error
+    _tell(session, wish, outcome, at, as_json=args.json)
+    for write in done.late:
+        note(f"a write meanwhile is kept as {display(write.quarantined or '')}")
+    if outcome.ending is Ending.HEALED:
+        warn_of_memory(session, no_bot=args.no_bot)
+    if done.bot_error is not None:
+        raise done.bot_error
     return 0
+
+
+def _bring_back(session: Session, wish: _Wish) -> Outcome:
+    displaced = session.healer.displaced
+    return session.until_settled(lambda: edit_live(session.ws, session.pipeline, wish.rel, wish.edited, displaced))
 
 
 def _found(session: Session, rel: str, candidates: Sequence[Snapshot], keys: Sequence[str]) -> _Wish:
@@ -132,14 +141,16 @@ def _refusal(outcome: Outcome) -> AgentError:
     return EditRefusedError(f"{name} was not changed: {why}", hint="try again when it can be read and written")
 
 
-def _tell(session: Session, wish: _Wish, outcome: Outcome, *, as_json: bool) -> None:
+def _tell(session: Session, wish: _Wish, outcome: Outcome, at: datetime | None, *, as_json: bool) -> None:
     is_done = outcome.ending is Ending.HEALED
     if as_json:
         print_json(
             {
+                "at": iso_time(at),
                 "file": wish.rel,
                 "outcome": {Ending.HEALED: "restored", Ending.UNCHANGED: "same"}.get(outcome.ending, "would_restore"),
                 "snapshot": wish.snapshot.name,
+                "older_seconds": round((at - wish.snapshot.taken_at).total_seconds(), 3) if at else None,
                 "kept_as": outcome.quarantined,
                 "records": [
                     {"path": pointer_to(path), "before": _text(wish.were.get(path)), "after": _text(text)}
@@ -148,7 +159,10 @@ def _tell(session: Session, wish: _Wish, outcome: Outcome, *, as_json: bool) -> 
             }
         )
         return
-    say(f"{display(wish.rel)}: from {display(wish.snapshot.name)}, {described(wish.snapshot, session.ws.clock.utc())}")
+    if at is not None:
+        say(f"the state at {in_both_zones(at)}:")
+    told = described(wish.snapshot, session.ws.clock.utc(), at)
+    say(f"{display(wish.rel)}: from {display(wish.snapshot.name)}, {told}")
     for path, text in wish.texts.items():
         before = wish.were.get(path)
         name = display(str(path[0]) if len(path) == 1 else pointer_to(path) or "the whole document")
@@ -161,7 +175,7 @@ def _tell(session: Session, wish: _Wish, outcome: Outcome, *, as_json: bool) -> 
     if outcome.quarantined:
         say(f"  what it was before is kept as {display(outcome.quarantined)}")
     if outcome.ending is Ending.UNCHANGED:
-        say(f"  `backup-agent list {shell_word(wish.rel)}` shows older states, for --at or --snapshot")
+        advise(f"  `backup-agent list {shell_word(wish.rel)}` shows older states, for --at or --snapshot")
 
 
 def _text(text: bytes | None) -> str | None:

@@ -4,11 +4,13 @@ import argparse
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 
 from agent import __version__
-from agent.commands.session import add_config_options
+from agent.commands.caller import add_config_options, pasteable, read_config, remember_caller
 from agent.config import Config, load_config
 from agent.core.errors import AgentError
+from agent.core.notice import Notice
 from agent.logs import configure_logs, get_logger
 from agent.metrics import Metrics
 from agent.notifications import Notifier, Receivers
@@ -20,7 +22,16 @@ _LAST_NOTICES_S = 3.0
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = verbs.add_parser("run", help="guard a data folder until stopped", description=__doc__)
+    parser = verbs.add_parser(
+        "run",
+        help="guard a data folder until stopped",
+        description="Guard a data folder until stopped (Ctrl-C, SIGTERM): check every change, keep snapshots of good\n"
+        "states, heal what breaks.  The first start over a folder takes it over, as `migrate` does.  SIGHUP reads\n"
+        "the config again.",
+        epilog="examples:\n  backup-agent run ./data\n  backup-agent run --config backup-agent.yaml\n\n"
+        "exit codes: 0 stopped as asked, 1 it failed, or another agent guards the folder, 2 the config cannot be used",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", metavar="DATA_DIR", nargs="?", help="the bot's data folder (default: ./data)")
     add_config_options(parser)
     parser.set_defaults(run=run)
@@ -28,12 +39,16 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def run(args: argparse.Namespace) -> int:
     """Run the daemon; return its exit code."""
-    data_dir = args.folder or args.data_dir
+    args.data_dir = args.folder or args.data_dir
+    found: list[str] = []
+    config = read_config(args, found.append)
+    if args.config is None:
+        args.data_dir = config.data_dir
+    remember_caller(*(path and os.path.abspath(path) for path in (args.config, args.data_dir)))
 
     def load() -> Config:
-        return load_config(args.config, data_dir, os.environ)
+        return load_config(args.config, args.data_dir, os.environ)
 
-    config = load()
     metrics = Metrics(__version__)
 
     def tell_failure(receiver: str, why: str) -> None:
@@ -43,15 +58,20 @@ def run(args: argparse.Namespace) -> int:
 
     def apply(config: Config) -> None:
         log, wish = config.log, config.notify
-        configure_logs(log.format, log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc)
+        configure_logs(log.format, log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc, hints=pasteable)
         receivers = Receivers(wish.urls, wish.command, frozenset(wish.events), wish.min_interval_s)
         notifier.adopt(receivers, config.data_dir)
 
+    def tell_people(notice: Notice) -> None:
+        notifier(replace(notice, hint=pasteable(notice.hint)))
+
     apply(config)
+    for told in found:
+        get_logger().info("config_found", detail=told)
     if args.config is None:
         os.makedirs(config.data_dir, exist_ok=True)
 
-    service = Service(config, metrics, SystemClock(), reload=load, apply=apply, notify=notifier)
+    service = Service(config, metrics, SystemClock(), reload=load, apply=apply, notify=tell_people)
     web = _serve(config, metrics, service)
     try:
         return service.run()

@@ -1,31 +1,28 @@
-"""What every one-shot command starts with: the config, the open workspace, and the names people type."""
+"""What every one-shot command starts with: the config, and the open workspace."""
 
 import argparse
 import contextlib
-import difflib
 import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import sleep
 
-from agent.config import Config, load_config
+from agent.commands.caller import add_config_options, read_config
+from agent.config import Config
 from agent.core.errors import AgentError, LockHeldError, UsageError
-from agent.core.model import Grade, Snapshot
 from agent.core.naming import display
 from agent.disk import lease
 from agent.disk.lock import DaemonLock, daemon_pid
-from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.healing import Healer
 from agent.outcome import SOON, Ending, Outcome
 from agent.pipeline import Pipeline
 from agent.recover import mark_clean, recover
 from agent.workspace import SystemClock, Workspace
 
-CONFIG_VARIABLE = "BACKUP_AGENT_CONFIG"
 LOOKS_MAX = 4  # a file that is being written is looked at again, this often
 _MOMENT_S = 0.25
 
@@ -73,31 +70,6 @@ def add_verb(
     add_config_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for programs, times in UTC")
     return parser
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Every command finds its folder in the same two ways."""
-    parser.add_argument(
-        "--config", metavar="FILE", default=os.environ.get(CONFIG_VARIABLE), help=f"config file (${CONFIG_VARIABLE})"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="the bot's data folder (default: ./data, or the config's)")
-
-
-def read_config(args: argparse.Namespace) -> Config:
-    """Return the config; where no folder is named, a guarded one that we stand in is found as well as `./data`.
-
-    Raises:
-        ConfigError: it cannot be used.
-    """
-    config = load_config(args.config, args.data_dir, os.environ)
-    if args.config is not None or args.data_dir is not None or os.path.isdir(config.data_dir):
-        return config
-    here = os.getcwd()
-    while here != (parent := os.path.dirname(here)):
-        if os.path.isdir(os.path.join(here, "backups", ".agent")):
-            return load_config(None, here, os.environ)
-        here = parent
-    return config
 
 
 @contextmanager
@@ -163,92 +135,3 @@ def _if_alone(ws: Workspace, act: Callable[[], object]) -> bool:
     finally:
         lock.release()
     return True
-
-
-# the names people type
-
-
-def found_files(session: Session) -> list[str]:
-    """Return the rel of every data file that is there now, sorted."""
-    return find_files(session)[0]
-
-
-def find_files(session: Session) -> tuple[list[str], list[Outcome]]:
-    """Return the rel of every data file that is there now, sorted, and an outcome for each place that may hide some."""
-    config = session.config
-    with session.ws.data_root() as root_fd:
-        entries = list(
-            walk_data_files(root_fd, config.is_data_file, lambda folder: not config.may_hold_data_files(folder))
-        )
-    found = sorted(entry.rel for entry in entries if isinstance(entry, Found))
-    return found, [hidden(entry) for entry in entries if isinstance(entry, Skipped) and entry.hides_files]
-
-
-def hidden(entry: Skipped) -> Outcome:
-    """What is told of an entry that hides files."""
-    return Outcome(entry.rel or ".", Ending.UNREADABLE, grade=Grade.UNREADABLE, error=entry.error)
-
-
-def resolve_files(session: Session, names: Sequence[str]) -> list[str]:
-    """Return the rel of each data file that a person named, each once.
-
-    A name is a path on the machine, as the shell completes it, or else a path in the data folder, or the name that
-    `list` shows for one that cannot be typed.
-
-    Raises:
-        UsageError: a name is no data file, neither there now nor known from before; the closest one is suggested.
-    """
-    return list(dict.fromkeys(_resolve_file(session, name) for name in names))
-
-
-def _resolve_file(session: Session, name: str) -> str:
-    config, catalog = session.config, session.ws.catalog
-    typed = os.path.normpath(name)
-    as_typed = [] if os.path.isabs(typed) or typed.split("/")[0] == os.pardir else [typed]
-    for rel in [*_below(config.data_dir, name), *as_typed]:
-        if catalog.file(rel) is not None or catalog.newest(rel) is not None:
-            return rel
-        if config.is_data_file(rel) and os.path.lexists(os.path.join(config.data_dir, rel)):
-            return rel
-    known = {display(rel): rel for rel in {*found_files(session), *(state.rel for state in catalog.files())}}
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "`backup-agent list` shows the files that are known"
-    raise UsageError(f"{display(name)} is no data file of {display(config.data_dir)}", hint=hint)
-
-
-def _below(folder: str, name: str) -> Iterator[str]:
-    """Yield what `name`, typed here, is called below `folder`, however both are spelled."""
-    path = os.path.abspath(name)
-    real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    for rel in (os.path.relpath(path, folder), os.path.relpath(real, os.path.realpath(folder))):
-        if rel.split("/")[0] not in (os.curdir, os.pardir):
-            yield rel
-
-
-def resolve_snapshot(session: Session, name: str, rel: str | None = None) -> Snapshot:
-    """Return the snapshot that a person named, by its path in the backup folder, on the machine, or its bare name.
-
-    Raises:
-        UsageError: no snapshot (of `rel`, where given) has this name, or several have.
-    """
-    catalog = session.ws.catalog
-    for candidate in (name, *_below(session.config.backup_dir, name)):
-        exact = catalog.snapshot_named(candidate)
-        if exact is not None and rel in (None, exact.rel):
-            return exact
-    pool = catalog.snapshots(rel) if rel is not None else catalog.all_snapshots()
-    matches = [s for s in pool if name in (os.path.basename(s.name), display(s.name))]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise UsageError(
-            f"{display(name)} is the name of {len(matches)} snapshots",
-            hint=f"name one with its folder, such as {display(matches[0].name)}",
-        )
-    whose = f" of {display(rel)}" if rel is not None else ""
-    raise UsageError(
-        f"there is no snapshot{whose} called {display(name)}",
-        hint=f"`backup-agent list {display(rel) if rel is not None else 'FILE'}` shows their names",
-    )

@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import AbstractContextManager
 
+from agent.commands.moments import AT_HELP
 from agent.commands.session import Session, add_verb, open_session
 from agent.commands.states import (
     DOCUMENT_MAX_BYTES,
@@ -15,12 +16,13 @@ from agent.commands.states import (
     open_state,
     resolve_target,
 )
-from agent.commands.wording import described, print_json, say, shell_word, size
+from agent.commands.wording import described, iso_time, print_json, say, size
 from agent.core.errors import UsageError
 from agent.core.json_edit import AmbiguousKeyError
 from agent.core.json_record import record
 from agent.core.model import Snapshot
 from agent.core.naming import display, parse_name
+from agent.core.paste import shell_word
 
 _ROTTEN = 3
 _UNPACK = {".zst": "zstd -dc", ".gz": "gunzip -c"}
@@ -39,9 +41,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "exit codes: 0 printed, 3 printed, but the snapshot is damaged, 4 there is no such state or record",
     )
     parser.add_argument("target", metavar="FILE|NAME", help="a data file (its live state), or a snapshot")
-    parser.add_argument(
-        "--at", metavar="TIME", help="the newest good state at this time: ISO 8601, or an age such as 2h"
-    )
+    parser.add_argument("--at", metavar="TIME", help=AT_HELP)
     parser.add_argument("--snapshot", metavar="NAME", help="this snapshot of FILE")
     parser.add_argument("--key", metavar="KEY", help="only this record: its key, or a JSON pointer such as /a/b")
     parser.add_argument("--where", action="store_true", help="only tell where it is and how to open it")
@@ -135,6 +135,8 @@ def _as_json(session: Session, state: State, content: bytes | None, *, where: bo
     return {
         "file": state.rel,
         "snapshot": state.snapshot.name if state.snapshot else None,
+        "at": iso_time(state.at),
+        "older_seconds": state.older_s,
         "path": path,
         "open_with": open_with(path),
         "size_bytes": state.size_bytes,

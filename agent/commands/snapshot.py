@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent.commands.advice import next_step
+from agent.commands.names import find_files, found_files, resolve_files
 from agent.commands.progress import Progress
-from agent.commands.session import LOOKS_MAX, Session, add_verb, find_files, open_session, resolve_files
+from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
 from agent.commands.wording import print_json, problems_as_json, say
 from agent.core.model import Grade, Reason, Snapshot
 from agent.core.naming import display
@@ -27,14 +28,16 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         example="examples:\n  backup-agent snapshot\n  backup-agent snapshot --pin data/users.json\n\n"
         "exit codes: 0 every file has a good snapshot of its present state, 3 some are not good",
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="a data file (default: all of them)")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="a data file, or a folder for all in it (default: all of them)"
+    )
     parser.add_argument("--pin", action="store_true", help="and keep these snapshots for ever")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
-        rels, unseen = (resolve_files(session, args.files), []) if args.files else find_files(session)
+        rels, unseen = (resolve_files(session, args.files, found_files), []) if args.files else find_files(session)
         outcomes = [_with_snapshot(session, outcome) for outcome in _take(session, rels)]
         if args.pin:
             outcomes = [_pin(session, outcome) for outcome in outcomes]

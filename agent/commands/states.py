@@ -3,17 +3,20 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from agent.commands.moments import parse_time
-from agent.commands.session import LOOKS_MAX, Session, resolve_files, resolve_snapshot
-from agent.commands.wording import local_time, shell_word, size
+from agent.commands.moments import in_both_zones, parse_time
+from agent.commands.names import resolve_file, resolve_snapshot
+from agent.commands.session import LOOKS_MAX, Session
+from agent.commands.wording import before, local_time, size
 from agent.core.decide import restore_candidates
 from agent.core.errors import AgentError, UsageError
 from agent.core.json_edit import JsonText
 from agent.core.json_record import NoDocumentError, open_document
 from agent.core.model import Snapshot
 from agent.core.naming import display
+from agent.core.paste import shell_word
 from agent.disk.capture import CHUNK_BYTES
 from agent.disk.staging import StagedFile
 from agent.look import one_look
@@ -37,7 +40,8 @@ class UnfitStateError(AgentError):
 class State:
     """One state of one data file, in private.  `snapshot` is None for the live one.
 
-    `is_whole` is False for a snapshot whose bytes are not those it was published with.
+    `is_whole` is False for a snapshot whose bytes are not those it was published with; `at` is the moment it was
+    chosen for.
     """
 
     rel: str
@@ -45,16 +49,26 @@ class State:
     content: bytes | StagedFile
     digest: str
     is_whole: bool = True
+    at: datetime | None = None
 
     @property
     def label(self) -> str:
         if self.snapshot is None:
             return "the live file"
-        return f"{display(self.snapshot.name)}, {local_time(self.snapshot.taken_at)}"
+        taken_at = self.snapshot.taken_at
+        chosen = f", the newest good one at {in_both_zones(self.at)}, {before(taken_at, self.at)}" if self.at else ""
+        return f"{display(self.snapshot.name)}, {local_time(taken_at)}{chosen}"
 
     @property
     def name(self) -> str:
         return self.snapshot.name if self.snapshot else LIVE
+
+    @property
+    def older_s(self) -> float | None:
+        """How much older it is than the moment it was chosen for."""
+        if self.at is None or self.snapshot is None:
+            return None
+        return round((self.at - self.snapshot.taken_at).total_seconds(), 3)
 
     @property
     def size_bytes(self) -> int:
@@ -97,7 +111,7 @@ def resolve_target(session: Session, name: str) -> tuple[str, Snapshot | None]:
         UsageError: it is neither.
     """
     try:
-        return resolve_files(session, [name])[0], None
+        return resolve_file(session, name), None
     except UsageError:
         with suppress(UsageError):
             snapshot = resolve_snapshot(session, name)
@@ -118,8 +132,9 @@ def open_state(session: Session, rel: str, which: str | None) -> Iterator[State]
         with _live(session, rel) as state:
             yield state
         return
-    with open_snapshot(session, _chosen(session, rel, which)) as state:
-        yield state
+    snapshot, at = _chosen(session, rel, which)
+    with open_snapshot(session, snapshot) as state:
+        yield replace(state, at=at)
 
 
 @contextmanager
@@ -143,11 +158,12 @@ def open_snapshot(session: Session, snapshot: Snapshot) -> Iterator[State]:
             plain.discard()
 
 
-def _chosen(session: Session, rel: str, which: str | None) -> Snapshot:
+def _chosen(session: Session, rel: str, which: str | None) -> tuple[Snapshot, datetime | None]:
+    """The snapshot, and the moment it is for, where `which` is one."""
     at = None
     if which is not None:
         with suppress(UsageError):
-            return resolve_snapshot(session, which, rel)
+            return resolve_snapshot(session, which, rel), None
         try:
             at = parse_time(which, session.ws.clock.utc())
         except UsageError as error:
@@ -158,12 +174,12 @@ def _chosen(session: Session, rel: str, which: str | None) -> Snapshot:
     candidates = restore_candidates(session.ws.catalog.snapshots(rel), at=at)
     chosen = next((s for s in candidates if session.ws.store.is_intact(s)), None)
     if chosen is None:
-        then = f" from {local_time(at)} or before" if at else ""
+        then = f" from {in_both_zones(at)} or before" if at else ""
         raise NoStateError(
             f"{display(rel)} has no whole good snapshot{then}",
             hint=f"`backup-agent list {shell_word(rel)}` shows what there is",
         )
-    return chosen
+    return chosen, at
 
 
 @contextmanager

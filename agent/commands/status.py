@@ -5,12 +5,14 @@ from collections import Counter
 from datetime import datetime
 
 from agent.commands.advice import next_step
+from agent.commands.caller import pasteable
 from agent.commands.inventory import Entry, take_inventory
 from agent.commands.session import Session, add_verb, open_session
-from agent.commands.wording import age, counted, iso_time, local_time, print_json, say, size
+from agent.commands.wording import advise, age, counted, iso_time, local_time, print_json, say, size
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade
 from agent.core.naming import display
+from agent.core.paste import shell_word
 from agent.outcome import Ending, Outcome
 from agent.rotation import free_bytes
 
@@ -54,9 +56,9 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> Non
         if session.daemon
         else "not running: states are as last seen; `backup-agent check` looks now"
     )
-    say(f"agent:      {daemon}")
+    advise(f"agent:      {daemon}")
     if pause := session.ws.pause():
-        say(f"healing:    paused until {local_time(pause.ends_at)}; `backup-agent resume` ends that")
+        advise(f"healing:    paused until {local_time(pause.ends_at)}; `backup-agent resume` ends that")
     grades = Counter(entry.grade for entry in entries if entry.grade != "gone")
     say(f"files:      {', '.join(f'{count:,} {grade}' for grade, count in sorted(grades.items())) or 'none'}")
     last = _last_good(entries)
@@ -72,7 +74,7 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> Non
         say(f"{display(entry.rel)}: {_told(entry, now)}")
         say(f"  next: {_next_step(entry)}")
     if len(problems) > _SHOWN_MAX:
-        say(f"and {counted(len(problems) - _SHOWN_MAX, 'other')}; `backup-agent list` shows all")
+        advise(f"and {counted(len(problems) - _SHOWN_MAX, 'other')}; `backup-agent list` shows all")
 
 
 def _told(entry: Entry, now: datetime) -> str:
@@ -87,9 +89,10 @@ def _told(entry: Entry, now: datetime) -> str:
 def _next_step(entry: Entry) -> str:
     state = entry.state
     if state is None or state.grade is Grade.GOOD:
-        return "`backup-agent run` guards it, `backup-agent snapshot` takes one now"
+        return pasteable("`backup-agent run` guards it, `backup-agent snapshot` takes one now")
     if state.gave_up:
-        return f"the bot writes the damage back: stop it, `backup-agent restore {display(entry.rel)}`, start it"
+        word = shell_word(entry.rel)
+        return pasteable(f"the bot writes the damage back: stop it, `backup-agent restore {word}`, start it")
     step = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade))
     damaged = state.grade in (Grade.CORRUPT, Grade.INVALID)
     never = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade, left_why=LeftWhy.NEVER_GOOD))

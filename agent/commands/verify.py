@@ -4,8 +4,9 @@ import argparse
 import os
 
 from agent.commands.inventory import take_inventory
+from agent.commands.names import resolve_files
 from agent.commands.progress import Progress
-from agent.commands.session import Session, add_verb, open_session, resolve_files
+from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import counted, print_json, say, size
 from agent.core.errors import UsageError
 from agent.core.naming import display
@@ -27,7 +28,9 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "  backup-agent verify --drill --into /tmp/restored\n\n"
         "exit codes: 0 all is well, 3 something is not, 1 it could not be told",
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="a data file (default: all of them)")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="a data file, or a folder for all in it (default: all of them)"
+    )
     parser.add_argument("--drill", action="store_true", help="restore every file aside, and compare")
     parser.add_argument("--into", metavar="DIR", help="leave what the drill restores in this new or empty folder")
     parser.set_defaults(run=run)

@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
+from agent.commands.caller import pasteable
 from agent.core.model import Problem, Shape, Snapshot
-from agent.core.naming import display
 
 _DAY_S = 86400
 _SPANS = (
@@ -35,14 +35,25 @@ def age(moment: datetime, now: datetime) -> str:
     seconds = (now - moment).total_seconds()
     if seconds < -1:
         return "in the future"
-    for span, word in _SPANS:
-        if seconds >= 2 * span or (seconds >= span and word in ("minute", "hour", "day")):
-            return f"{counted(int(seconds // span), word)} ago"
-    return "just now" if seconds < 1 else f"{counted(int(seconds), 'second')} ago"
+    return "just now" if seconds < 1 else f"{span(seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in its largest whole unit."""
+    for length, word in _SPANS:
+        if seconds >= 2 * length or (seconds >= length and word in ("minute", "hour", "day")):
+            return counted(int(seconds // length), word)
+    return counted(int(seconds), "second")
 
 
 def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def before(moment: datetime, at: datetime) -> str:
+    """Return how much older than `at` a state from `moment` is."""
+    seconds = (at - moment).total_seconds()
+    return f"{span(seconds)} before that" if seconds >= 1 else "in that very second"
 
 
 def size(size_bytes: int) -> str:
@@ -61,19 +72,13 @@ def records(shape: Shape | None) -> str:
     return "-" if shape is None or shape.records is None else f"{shape.records:,}"
 
 
-def described(snapshot: Snapshot, now: datetime) -> str:
-    """Return what a person needs to recognise a snapshot by."""
-    parts = [local_time(snapshot.taken_at), age(snapshot.taken_at, now), size(snapshot.size_bytes)]
+def described(snapshot: Snapshot, now: datetime, at: datetime | None = None) -> str:
+    """Return what a person needs to recognise a snapshot by; one chosen for a moment `at` with what lies between."""
+    when = age(snapshot.taken_at, now) if at is None else before(snapshot.taken_at, at)
+    parts = [local_time(snapshot.taken_at), when, size(snapshot.size_bytes)]
     if snapshot.shape is not None and snapshot.shape.records is not None:
         parts.append(counted(snapshot.shape.records, "record"))
     return ", ".join([*parts, str(snapshot.grade)])
-
-
-def shell_word(rel: str) -> str:
-    """Return how to type `rel` in a command that is shown to a person; as `display` shows it where it needs quotes."""
-    shown = display(rel)
-    plain = all(c.isalnum() or c in "@%_+=:,./-" for c in shown)
-    return shown if plain else "'" + shown.replace("'", "'\"'\"'") + "'"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> Iterator[str]:
@@ -101,6 +106,11 @@ def say(line: str = "") -> None:
     """Print a line for people, on whatever terminal: a character it lacks is escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def advise(line: str) -> None:
+    """As `say`, for a line with a command in it: that repeats the config and folder that the caller named."""
+    say(pasteable(line))
 
 
 def snapshot_as_json(snapshot: Snapshot) -> dict[str, object]:

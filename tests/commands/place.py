@@ -50,8 +50,10 @@ class Place:
 
     def run(self, *words: str) -> tuple[int, str, str]:
         """The exit code, what was said on standard output, and on standard error."""
-        config = [] if "--config" in words else ["--config", str(self.root / "agent.yaml")]
-        code = main([*words, *config])
+        with pytest.MonkeyPatch.context() as environment:
+            if "--config" not in words:
+                environment.setenv("BACKUP_AGENT_CONFIG", str(self.root / "agent.yaml"))
+            code = main(words)
         said = self.capsys.readouterr()
         return code, said.out, said.err
 

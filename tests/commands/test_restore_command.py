@@ -31,7 +31,7 @@ def test_a_missing_file_is_put_back(place: Place) -> None:
 
     code, told = place.json("restore", "users.json")
 
-    assert (code, told[0]["outcome"], told[0]["was"]) == (0, "restored", "missing")
+    assert (code, told["files"][0]["outcome"], told["files"][0]["was"]) == (0, "restored", "missing")
     assert place.read("users.json") == USERS
 
 
@@ -41,7 +41,7 @@ def test_the_same_bytes_are_not_put_back_again(place: Place) -> None:
 
     code, told = place.json("restore", "users.json")
 
-    assert (code, told[0]["outcome"]) == (0, "same")
+    assert (code, told["files"][0]["outcome"]) == (0, "unchanged")
     assert (place.data / "users.json").stat().st_ino == inode
 
 
@@ -162,7 +162,7 @@ def test_a_time_before_the_first_snapshot_has_nothing_to_restore(place: Place) -
 
     code, told = place.json("restore", "users.json", "--at", "3d")
 
-    assert (code, told[0]["outcome"]) == (4, "nothing_to_restore")
+    assert (code, told["files"][0]["outcome"]) == (4, "nothing_to_restore")
     assert place.read("users.json") == USERS
 
 
@@ -175,7 +175,7 @@ def test_all_files_are_restored_each_reported_and_the_worst_decides(place: Place
 
     code, told = place.json("restore", "--all")
 
-    assert {t["file"]: t["outcome"] for t in told} == {
+    assert {t["file"]: t["outcome"] for t in told["files"]} == {
         "broken.json": "nothing_to_restore",
         "shop.json": "restored",
         "users.json": "restored",
@@ -231,7 +231,7 @@ def test_a_file_that_is_written_all_the_time_is_left_and_reported(place: Place) 
     with path.open("ab"):
         code, told = place.json("restore", "users.json")
 
-    assert (code, told[0]["outcome"]) == (1, "busy")
+    assert (code, told["files"][0]["outcome"], told["files"][0]["why"]) == (1, "failed", "busy")
     assert path.read_bytes() == b"{"
 
 

@@ -9,7 +9,26 @@ from place import Place
 
 from agent.cli import VERBS, main
 
-MINE = ["check", "status", "list", "snapshot", "show", "diff", "restore", "repair", "migrate", "accept", "pin", "unpin", "forget-record", "verify", "doctor", "prune", "pause", "resume"]
+MINE = [
+    "check",
+    "status",
+    "list",
+    "snapshot",
+    "show",
+    "diff",
+    "restore",
+    "repair",
+    "migrate",
+    "accept",
+    "pin",
+    "unpin",
+    "forget-record",
+    "verify",
+    "doctor",
+    "prune",
+    "pause",
+    "resume",
+]
 
 
 @pytest.mark.parametrize("verb", [*MINE, "init", "schema infer", "completion", "config check", "config schema"])

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.commands.wording import age, counted, iso_time, say, shell_word, size, table
+from agent.commands.wording import age, counted, iso_time, say, size, table
+from agent.core.paste import shell_word
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

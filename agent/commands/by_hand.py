@@ -1,0 +1,75 @@
+"""What the commands that change live files do alike: the bot is down meanwhile, and what went wrong is told."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from agent.bot import BotCommandError, bot_stopped
+from agent.commands.caller import note
+from agent.commands.progress import with_progress
+from agent.commands.session import Session
+from agent.commands.wording import say
+from agent.core.errors import NoRestorePointError
+from agent.core.naming import display
+from agent.outcome import Ending, Outcome
+
+_Plan = TypeVar("_Plan")
+_Result = TypeVar("_Result")
+_BEING_WRITTEN = {
+    Ending.RACED: "the bot writes it all the time; stop the bot and try again",
+    Ending.BUSY: "somebody has it open for writing; stop the bot and try again",
+    Ending.CHANGED: "it is being written; stop the bot and try again",
+    Ending.WAITING: "it is being written; stop the bot and try again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[_Result]):
+    """How it ended: one result for each plan, in order, and the writes of the bot that came meanwhile and are kept.
+
+    `bot_error` tells why the bot could not be started again, if it could not.
+    """
+
+    results: list[_Result]
+    late: list[Outcome]
+    bot_error: BotCommandError | None
+
+
+def carry_out(
+    session: Session, plans: Sequence[_Plan], act: Callable[[_Plan], _Result], *, stops_bot: bool, doing: str
+) -> Done[_Result]:
+    """Do `act` with every plan; with `stops_bot` the bot is down meanwhile, where that is configured.
+
+    Raises:
+        BotCommandError: the bot could not be stopped; nothing was done.
+    """
+    bot = session.config.bot if stops_bot else None
+    with bot_stopped(bot, session.config.state_dir) as bot_run:
+        results = [act(plan) for plan in with_progress(plans, doing)]
+        late = session.healer.recheck_displaced()
+    return Done(results, late, bot_run.start_error)
+
+
+def warn_of_memory(session: Session, *, no_bot: bool) -> None:
+    """A live file was changed: what a bot that was not stopped will do to it."""
+    if session.config.bot is None or no_bot:
+        note("a bot that was running writes its memory back with its next save: stop it, do this again, start it")
+
+
+def tell_late(late: Sequence[Outcome]) -> None:
+    """What the bot wrote meanwhile is kept: where."""
+    for write in late:
+        if write.quarantined:
+            say(f"{display(write.rel)}: was written to meanwhile; that state is kept as {display(write.quarantined)}")
+        else:
+            print(f"error: {display(write.rel)}: a write meanwhile could not be kept: {write.error}", file=sys.stderr)
+
+
+def why_not(outcome: Outcome, done: str) -> str:
+    """Return why a file was not `done`, such as "restored"."""
+    if outcome.error is not None:
+        return str(outcome.error) if isinstance(outcome.error, NoRestorePointError) else f"not {done}: {outcome.error}"
+    if outcome.ending is Ending.SKIPPED:
+        return f"not {done}: no data file ({outcome.detail.replace('_', ' ')})"
+    return f"not {done}: {_BEING_WRITTEN.get(outcome.ending, outcome.ending)}"
