@@ -57,12 +57,34 @@ def write_by_rename(path: Path, data: bytes) -> None:
 STYLES = {"rename": write_by_rename, "in place": write_in_place}
 
 
+CHANGED = {"2 MB": 2 * MB, "4 KB": 4 * KB}  # the files of a tree that the bot changes, by what they are called here
+
+
+def changed_rel(size: str) -> str:
+    return f"{size.replace(' ', '')}.json"
+
+
+def tree_of(scratch: Path, count: int, name: str = "tree") -> Path:
+    """Return a folder whose `data` holds `count` files: those of `CHANGED`, and small ones.
+
+    It is kept for the next run, with what an agent made in it, so that a large tree is made and protected once.
+    """
+    folder = scratch / f"{name}-{count}"
+    folder.mkdir(parents=True, exist_ok=True)
+    grow_tree(folder / "data", max(0, count - len(CHANGED)))
+    for size, size_bytes in CHANGED.items():
+        if not (path := folder / "data" / changed_rel(size)).exists():
+            path.write_bytes(Document(size_bytes).data())
+    return folder
+
+
 def grow_tree(data: Path, count: int) -> None:
     """`data` holds `count` files of 4 KB, 100 to a folder; a tree that is whole already stays as it is."""
     done = data.with_name(f"{data.name}.whole")
     if done.exists() and done.read_text() == str(count):
         return
     shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
     texts = [Document(SMALL, seed).data() for seed in range(64)]
     for number, path in enumerate(tree_files(data, count)):
         if number % _FILES_PER_FOLDER == 0:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -37,7 +37,7 @@ class Daemon:
     What earlier runs left in `folder` stays, so a large tree is protected once.
     """
 
-    def __init__(self, agent: str, folder: Path, settings: str = "", *, under: Iterable[str] = ()) -> None:
+    def __init__(self, agent: str, folder: Path, settings: str = "", *, under: Sequence[str] = ()) -> None:
         """`settings` are YAML lines of the config; `under` is a command that runs the agent, such as strace."""
         self.folder, self.data, self.backups = folder, folder / "data", folder / "data" / "backups"
         self.port = _free_port()
@@ -45,6 +45,7 @@ class Daemon:
         config.write_text(
             f"data_dir: {self.data}\nmetrics: {{listen: '127.0.0.1:{self.port}'}}\nlog: {{format: json}}\n{settings}\n"
         )
+        self._is_under = bool(under)
         self._events: list[Event] = []
         self._news = threading.Condition()
         self.began = time.monotonic()
@@ -63,7 +64,8 @@ class Daemon:
 
     def stop(self) -> None:
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            agent = self.pids()[1] if self._is_under and len(self.pids()) > 1 else self.pid
+            os.kill(agent, signal.SIGTERM)  # what it runs under may keep signals to itself
         try:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
@@ -105,9 +107,11 @@ class Daemon:
                         return event
                 looked_at = len(self._events)
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._reader.is_alive():
+                is_over = self._process.poll() is not None
+                if left <= 0 or is_over:
                     tail = "\n".join(json.dumps(e.fields) for e in self._events[-5:])
-                    raise TimeoutError(f"no {name} {file} within {limit_s:.0f} s; its last lines:\n{tail}")
+                    why = "the agent ended" if is_over else f"{limit_s:.0f} s are over"
+                    raise TimeoutError(f"no {name} {file}, and {why}; its last lines:\n{tail}")
                 self._news.wait(min(left, 0.5))
 
     def await_ready(self) -> float:

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bot import KB, MB, Document, grow_tree, write_in_place
+from bot import CHANGED, Document, changed_rel, tree_of, write_in_place
 from daemon import Daemon
 from floor import Floor
 from pairs import Report, options, tell
@@ -29,7 +29,6 @@ SETTLE_S = 0.1
 WARM_UP = 2
 LOOK_EVERY_S = 0.0002
 HEAL_LIMIT_S = 30.0
-SIZES = {"2 MB": 2 * MB, "4 KB": 4 * KB}
 SETTINGS = f"watch: {{debounce: {DEBOUNCE_S * 1000:.0f}ms}}\nrecovery: {{heal_attempts: 1000000}}\n"
 
 
@@ -45,18 +44,17 @@ class Samples:
 class Side:
     """A daemon over a tree, and a good file of each size that is damaged again and again."""
 
-    def __init__(self, agent: str, name: str, folder: Path, count: int) -> None:
+    def __init__(self, agent: str, name: str, folder: Path) -> None:
         self.name = name
-        grow_tree(folder / "data", count - len(SIZES))
-        self._good = {size: Document(bytes_, seed=1).data() for size, bytes_ in SIZES.items()}
+        self._good = {size: Document(bytes_, seed=1).data() for size, bytes_ in CHANGED.items()}
         for size, data in self._good.items():
-            write_in_place(folder / "data" / rel_of(size), data)
+            write_in_place(folder / "data" / changed_rel(size), data)
         self.daemon = Daemon(agent, folder, SETTINGS)
         self.daemon.await_ready()
 
     def turn(self, size: str, samples: Samples) -> None:
         """One damage; wait until it is healed."""
-        daemon, path, good = self.daemon, self.daemon.data / rel_of(size), self._good[size]
+        daemon, path, good = self.daemon, self.daemon.data / changed_rel(size), self._good[size]
         mark, told_before = daemon.mark(), _told(daemon)
         time.sleep(SETTLE_S)
         processor_before = daemon.processor_s()
@@ -68,7 +66,7 @@ class Side:
                 raise TimeoutError(f"{path} was not healed; its last lines: {daemon.events()[-5:]}")
             time.sleep(LOOK_EVERY_S)
         whole = time.monotonic()
-        daemon.await_event("source_restored", file=rel_of(size), since=mark)
+        daemon.await_event("source_restored", file=changed_rel(size), since=mark)
         time.sleep(SETTLE_S)
         processor_s = daemon.processor_s() - processor_before
         if path.read_bytes() != good:
@@ -83,10 +81,6 @@ def damage(path: Path, good: bytes) -> None:
     write_in_place(path, good[: random.randrange(len(good) // 4, len(good) * 3 // 4)])
 
 
-def rel_of(size: str) -> str:
-    return f"heal{size.replace(' ', '')}.json"
-
-
 def _told(daemon: Daemon) -> float:
     return daemon.metrics()["backup_agent_heal_duration_seconds_sum"]
 
@@ -98,7 +92,7 @@ class FloorSide:
         self._floor = Floor(scratch)
         self._folder = scratch / "floor-data"
         self._folder.mkdir(exist_ok=True)
-        self._good = {size: Document(bytes_, seed=1).data() for size, bytes_ in SIZES.items()}
+        self._good = {size: Document(bytes_, seed=1).data() for size, bytes_ in CHANGED.items()}
         for size, data in self._good.items():
             (self._folder / f"good-{size}.json").write_bytes(data)
 
@@ -112,7 +106,7 @@ class FloorSide:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--files", type=int, nargs="+", default=[3], help="sizes of the trees")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, help="sizes of the damaged file")
+    parser.add_argument("--sizes", nargs="+", default=list(CHANGED), choices=CHANGED, help="sizes of the damaged file")
     parser.add_argument("--against", help="another backup-agent, measured in the same turns")
     run(parser.parse_args())
 
@@ -124,9 +118,8 @@ def run(arguments: argparse.Namespace) -> None:
         for count in arguments.files:
             for label, agent in (("", arguments.agent), (" other", arguments.against)):
                 if agent:
-                    folder = arguments.scratch / f"heal-{count}{label.strip()}"
-                    folder.mkdir(parents=True, exist_ok=True)
-                    side = Side(agent, f"{count:,} files{label}", folder, count)
+                    folder = tree_of(arguments.scratch, count, "other-tree" if label else "tree")
+                    side = Side(agent, f"{count:,} files{label}", folder)
                     running.callback(side.daemon.stop)
                     sides.append(side)
         floor = FloorSide(arguments.scratch)

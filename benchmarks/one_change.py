@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bot import KB, MB, STYLES, Document, grow_tree
+from bot import CHANGED, STYLES, Document, changed_rel, tree_of
 from daemon import Daemon
 from floor import Floor
 from pairs import Report, options, tell
@@ -27,7 +27,6 @@ from pairs import Report, options, tell
 DEBOUNCE_S = 0.05
 SETTLE_S = 0.05  # the daemon's own work after the log line, and the disk's
 WARM_UP = 3
-SIZES = {"2 MB": 2 * MB, "4 KB": 4 * KB}
 AT_MOST = {"2 MB": 2.0, "4 KB": 1.3}
 PROCESSOR_MS = {"2 MB": 20.0, "4 KB": None}
 SETTINGS = f"watch: {{debounce: {DEBOUNCE_S * 1000:.0f}ms}}\n"
@@ -45,23 +44,21 @@ class Samples:
 class Side:
     """A daemon over a tree of `count` files, and the two of them that the bot changes."""
 
-    def __init__(self, agent: str, name: str, folder: Path, count: int) -> None:
+    def __init__(self, agent: str, name: str, folder: Path) -> None:
         self.name = name
-        self.documents = {size: Document(bytes_) for size, bytes_ in SIZES.items()}
-        grow_tree(folder / "data", count - len(SIZES))
+        self.documents = {size: Document(bytes_) for size, bytes_ in CHANGED.items()}
         self.daemon = Daemon(agent, folder, SETTINGS)
         self._idle_share = 0.0
 
-    def rel(self, size: str) -> str:
-        return f"{size.replace(' ', '')}.json"
-
     def await_ready(self) -> None:
-        for size in SIZES:
+        for size in CHANGED:
             self._save(size, STYLES["rename"])
         took_s = self.daemon.await_ready()
         tell(f"{self.name}: ready after {took_s:.1f} s\n")
 
     def learn_idle_share(self, seconds: float) -> None:
+        if not seconds:
+            return
         before = self.daemon.processor_s()
         time.sleep(seconds)
         self._idle_share = (self.daemon.processor_s() - before) / seconds
@@ -71,7 +68,7 @@ class Side:
         document.change()
         data = document.data()
         began = time.monotonic()
-        style(self.daemon.data / self.rel(size), data)
+        style(self.daemon.data / changed_rel(size), data)
         return began
 
     def turn(self, size: str, style: Callable[[Path, bytes], None], samples: Samples) -> None:
@@ -82,7 +79,7 @@ class Side:
         processor_before = daemon.processor_s()
         began = self._save(size, style)
         written = time.monotonic()
-        event = daemon.await_event("snapshot_published", file=self.rel(size), since=mark)
+        event = daemon.await_event("snapshot_published", file=changed_rel(size), since=mark)
         time.sleep(SETTLE_S)
         ended = time.monotonic()
         processor_s = daemon.processor_s() - processor_before - self._idle_share * (ended - began)
@@ -104,7 +101,7 @@ class FloorSide:
         self._floor = Floor(scratch)
         self._folder = scratch / "floor-data"
         self._folder.mkdir(exist_ok=True)
-        self._documents = {size: Document(bytes_) for size, bytes_ in SIZES.items()}
+        self._documents = {size: Document(bytes_) for size, bytes_ in CHANGED.items()}
         for size, document in self._documents.items():
             (self._folder / f"{size}.json").write_bytes(document.data())
 
@@ -122,7 +119,7 @@ class FloorSide:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--files", type=int, nargs="+", default=[3, 10_000, 100_000], help="sizes of the trees")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, help="sizes of the changed file")
+    parser.add_argument("--sizes", nargs="+", default=list(CHANGED), choices=CHANGED, help="sizes of the changed file")
     parser.add_argument("--styles", nargs="+", default=list(STYLES), choices=STYLES, help="how the bot writes")
     parser.add_argument("--against", help="another backup-agent, measured in the same turns")
     parser.add_argument("--idle", type=float, default=5.0, help="seconds for the idle share (%(default)s)")
@@ -136,9 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
         for count in arguments.files:
             for label, agent in (("", arguments.agent), (" other", arguments.against)):
                 if agent:
-                    folder = arguments.scratch / f"tree-{count}{label.strip()}"
-                    folder.mkdir(parents=True, exist_ok=True)
-                    side = Side(agent, f"{count:,} files{label}", folder, count)
+                    folder = tree_of(arguments.scratch, count, "other-tree" if label else "tree")
+                    side = Side(agent, f"{count:,} files{label}", folder)
                     running.callback(side.daemon.stop)
                     side.await_ready()  # one after the other: a first protection takes the whole disk
                     sides.append(side)
