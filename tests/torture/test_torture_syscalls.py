@@ -31,8 +31,8 @@ def walk(program: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 @needs_ptrace
 @pytest.mark.parametrize("program", ["kill_everywhere.py", "errors_everywhere.py"])
-def test_share_of_the_strikes_breaks_no_promise(program: str, tmp_path: Path) -> None:
-    done = walk(program, "--share", "4", "--jobs", "1", "--where", str(tmp_path))
+def test_share_of_the_strikes_breaks_no_promise(program: str) -> None:
+    done = walk(program, "--share", "4", "--jobs", "1")
 
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -40,8 +40,8 @@ def test_share_of_the_strikes_breaks_no_promise(program: str, tmp_path: Path) ->
 @needs_ptrace
 @pytest.mark.torture
 @pytest.mark.parametrize("program", ["kill_everywhere.py", "errors_everywhere.py"])
-def test_no_strike_breaks_a_promise(program: str, tmp_path: Path) -> None:
-    done = walk(program, "--minutes", "240", "--where", str(tmp_path))
+def test_no_strike_breaks_a_promise(program: str) -> None:
+    done = walk(program, "--minutes", "240")
 
     assert done.returncode == 0, done.stdout + done.stderr
 

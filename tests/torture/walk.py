@@ -26,6 +26,7 @@ class Tally:
 
     calls: int = 0
     points: int = 0
+    missed: int = 0  # runs that ended before the blow: threads make runs differ by some calls
     found: list[str] = field(default_factory=list)
     cut_short: bool = False
     seconds: float = 0.0
@@ -33,6 +34,7 @@ class Tally:
     def add(self, other: "Tally") -> None:
         self.calls = max(self.calls, other.calls)
         self.points += other.points
+        self.missed += other.missed
         self.found += other.found
         self.cut_short |= other.cut_short
         self.seconds += other.seconds
@@ -40,12 +42,16 @@ class Tally:
 
 @dataclass(frozen=True)
 class Plan:
-    """`blows` makes the points of a run with so many calls; `share` takes that many of each operation by chance, 0 all."""
+    """`blows` makes the points of a run with so many calls; `share` takes that many of each operation by chance, 0 all.
+
+    `piece` takes every n-th of them from the k-th on, so that a long walk may be done in pieces.
+    """
 
     blows: Callable[[Ended], Sequence[Blow]]
     judge: Judge
     seed: int
     share: int = 0
+    piece: tuple[int, int] = (1, 1)
     jobs: int = 2
     where: Path | None = None
     deadline: float = float("inf")
@@ -58,7 +64,7 @@ def walk(operations: Sequence[Operation], plan: Plan, tell: Callable[[str], None
         tally = _in_parts(operation, plan)
         cut = ", cut short by the time limit" if tally.cut_short else ""
         tell(
-            f"{operation.name}: {tally.calls} calls, {tally.points} points, {len(tally.found)} violations, "
+            f"{operation.name}: {tally.calls} calls, {_points(tally)}, {len(tally.found)} violations, "
             f"{tally.seconds / plan.jobs:.0f} s{cut}"
         )
         for line in tally.found:
@@ -67,6 +73,10 @@ def walk(operations: Sequence[Operation], plan: Plan, tell: Callable[[str], None
         total.add(tally)
         total.calls = calls
     return total
+
+
+def _points(tally: Tally) -> str:
+    return f"{tally.points} points" + (f" ({tally.missed} not reached)" if tally.missed else "")
 
 
 def _in_parts(operation: Operation, plan: Plan) -> Tally:
@@ -106,18 +116,21 @@ def _part(operation: Operation, plan: Plan, part: int) -> Tally:
         blows = plan.blows(clean)
         if plan.share:
             blows = random.Random(plan.seed).sample(blows, min(plan.share, len(blows)))
-        for blow in blows[part :: plan.jobs]:
+        first, step = plan.piece
+        for blow in blows[first - 1 :: step][part :: plan.jobs]:
             if time.monotonic() > plan.deadline:
                 tally.cut_short = True
                 break
             tally.points += 1
-            tally.found += _point(scene, blow, plan.judge)
+            ended, found = _point(scene, blow, plan.judge)
+            tally.found += found
+            tally.missed += ended.struck is None
     tally.seconds = time.monotonic() - began
     return tally
 
 
-def _point(scene: Scene, blow: Blow, judge: Judge) -> list[str]:
-    """What is broken after one blow, each with where it struck."""
+def _point(scene: Scene, blow: Blow, judge: Judge) -> tuple[Ended, list[str]]:
+    """How one struck run ended, and what is broken after it, each with where it struck."""
     ended = Ended()
     try:
         scene.begin()
@@ -126,7 +139,7 @@ def _point(scene: Scene, blow: Blow, judge: Judge) -> list[str]:
     except Exception:
         found = [f"{traceback.format_exc()} {scene.place.said[-500:]}"]
     error = f" {os.strerror(blow.code)}" if blow.code else ""
-    return [f"{scene.operation.name}, {blow.strike.name} {blow.at}{error} at {ended.struck}: {line}" for line in found]
+    return ended, [f"{scene.operation.name}, {blow.strike.name} {blow.at}{error} at {ended.struck}: {line}" for line in found]
 
 
 def walk_from_command_line(
@@ -139,18 +152,33 @@ def walk_from_command_line(
     parser.add_argument("--seed", type=int, default=1, help="which points a share takes (default: 1)")
     parser.add_argument("--minutes", type=float, default=60.0, help="time limit (default: 60)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument("--where", type=Path, help="folder to work in (default: the system's for temporary files)")
+    parser.add_argument("--piece", type=_piece, default=(1, 1), metavar="K/N", help="only the K-th of N pieces")
+    parser.add_argument("--where", type=Path, default=_in_memory(), help="folder to work in (default: %(default)s)")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     deadline = began + options.minutes * 60
     chosen = [operation for operation in ALL if options.k in operation.name]
-    if options.share:
+    if options.share and chosen:
         chosen = random.Random(options.seed).sample(chosen, min(options.share, len(chosen)))
+    if not chosen:
+        parser.error(f"no operation is called {options.k!r}; there are: {', '.join(o.name for o in ALL)}")
     each = -(-options.share // len(chosen))
-    plan = Plan(blows, judge, options.seed, each, options.jobs, options.where, deadline)
+    plan = Plan(blows, judge, options.seed, each, options.piece, options.jobs, options.where, deadline)
     total = walk(chosen, plan, lambda line: print(line, flush=True))
     print(
-        f"{verb} at {total.points} points of {total.calls} system calls in {len(chosen)} operations "
+        f"{verb} at {_points(total)} of {total.calls} system calls in {len(chosen)} operations "
         f"(seed {options.seed}): {len(total.found)} violations, {time.monotonic() - began:.0f} s"
     )
     return 1 if total.found else 2 if total.cut_short else 0
+
+
+def _piece(text: str) -> tuple[int, int]:
+    k, _, n = text.partition("/")
+    if not 1 <= int(k) <= int(n):
+        raise ValueError(text)
+    return int(k), int(n)
+
+
+def _in_memory() -> Path | None:
+    """A file system in memory, where there is one: a strike takes nothing from the page cache, so flushes prove nothing."""
+    return Path("/dev/shm") if os.path.ismount("/dev/shm") else None
