@@ -5,7 +5,7 @@ Files and journal are the truth; the catalog is their index.  The same way adopt
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -23,7 +23,7 @@ from agent.disk.codec import is_damage
 from agent.disk.staging import StagedFile, StagingFolder, open_root
 from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.putback import keep_leftover
-from agent.rotation import delete
+from agent.rotation import delete, plan_all, plan_budget
 from agent.workspace import Workspace, suspect_thresholds
 
 _CLEAN = "clean"
@@ -93,7 +93,7 @@ def mark_clean(ws: Workspace) -> None:
 def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None:
     """Every copy in the folder is in the catalog, and every one in the catalog is in the folder."""
     try:
-        done.vanished += forget_vanished(ws)
+        gone = _find_vanished(ws)
     except BackupFolderReplacedError as error:
         _adopt_unknown(ws, done, go_on)
         if done.adopted:  # a volume that is back: what was published meanwhile lies below it
@@ -102,15 +102,29 @@ def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None
             done.failures.append((ws.store.path, error))
         return
     _adopt_unknown(ws, done, go_on)
+    if gone and go_on():  # cut short, we do not know yet what is newer than they are
+        done.vanished += _without_rotated(ws, gone)
+        _forget(ws, gone)
 
 
 def forget_vanished(ws: Workspace) -> list[Snapshot]:
     """Copies that someone else deleted are no longer in the catalog; return them.
 
+    Raises: as `_find_vanished`; nothing was forgotten.
+    """
+    gone = _find_vanished(ws)
+    if gone:
+        _forget(ws, gone)
+    return gone
+
+
+def _find_vanished(ws: Workspace) -> list[Snapshot]:
+    """Return the copies that the catalog knows and that are not in the folder.
+
     Raises:
         BackupFolderReplacedError: another folder stands in the place of the backup folder and holds none of the
-            copies, as when it is not mounted; nothing was forgotten.
-        OSError: the disk does not tell whether one is there; nothing was forgotten.
+            copies, as when it is not mounted.
+        OSError: the disk does not tell whether one is there.
     """
     count = 0
     gone: list[Snapshot] = []
@@ -126,11 +140,24 @@ def forget_vanished(ws: Workspace) -> list[Snapshot]:
         )
     if ws.catalog.note(_FOLDER) != inode:
         ws.catalog.set_note(_FOLDER, inode)
-    gone = [s for s in gone if ws.catalog.snapshot_named(s.name) is not None]  # not one that we deleted meanwhile
-    if gone:
-        ws.is_doubtful = True
-        ws.catalog.remove_snapshots(gone)
-    return gone
+    return [s for s in gone if ws.catalog.snapshot_named(s.name) is not None]  # not one that we deleted meanwhile
+
+
+def _forget(ws: Workspace, gone: Sequence[Snapshot]) -> None:
+    ws.is_doubtful = True
+    ws.catalog.remove_snapshots(gone)
+
+
+def _without_rotated(ws: Workspace, gone: Sequence[Snapshot]) -> list[Snapshot]:
+    """Those that rotation would not have deleted.
+
+    A power cut takes the newest rows of the catalog, and with them that rotation deleted something.  Its plan is the
+    same whether it is made step by step or once, so it is made again, over what is there and what is gone.
+    """
+    rotated = {s.name for rel in {s.rel for s in gone} for s in plan_all(ws, rel)}
+    if not all(s.name in rotated for s in gone):
+        rotated.update(plan_budget(ws))
+    return [s for s in gone if s.name not in rotated]
 
 
 def _is_gone(path: str) -> bool:

@@ -62,6 +62,17 @@ def plan_aside(ws: Workspace, rel: str) -> list[Snapshot]:
     ]
 
 
+def plan_all(ws: Workspace, rel: str) -> list[Snapshot]:
+    """Return all that rotation and the bounds of suspects and quarantine would delete of `rel` now."""
+    return [*plan_file(ws, rel, ws.catalog.file(rel)).delete, *plan_aside(ws, rel)]
+
+
+def plan_budget(ws: Workspace) -> list[str]:
+    """Return the names of the copies that go so that all keep within the space budget now."""
+    over = _over_budget(ws, 0)
+    return [c.name for c in plan_thinning(_candidates(ws, ()), need_bytes=over).delete] if over > 0 else []
+
+
 def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
     """The copies are gone from folder and catalog; a crash on the way is finished at the next start.
 

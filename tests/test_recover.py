@@ -75,6 +75,52 @@ def test_vanished_snapshot_is_forgotten_and_told(bench: Bench) -> None:
     assert bench.ws.catalog.snapshot_named(victim.name) is None
 
 
+def after_a_power_cut(tmp_path: Path, settings: str) -> tuple[Bench, list[str]]:
+    """Two snapshots were published and two older ones deleted for them, and the catalog knows nothing of it."""
+    bench = Bench(tmp_path, settings)
+    recover(bench.ws)
+    old = [bench.protect(document(number)).name for number in (1, 2)]
+    bench.ws.close()
+    shutil.copy(bench.backups / ".agent/catalog.sqlite3", tmp_path / "as_flushed")
+    bench.open()
+    for number in (3, 4):
+        bench.protect(document(number))
+    bench.ws.close()
+    for path in (bench.backups / ".agent").glob("catalog.sqlite3*"):
+        path.unlink()
+    (tmp_path / "as_flushed").rename(bench.backups / ".agent/catalog.sqlite3")
+    assert not any((bench.backups / name).exists() for name in old)
+    bench.open()
+    return bench, old
+
+
+BUDGETS = [
+    "backup: {min_free: none, retention: {keep_last: 2, keep_intervals: 0, keep_hourly: 0, keep_daily: 0}}",
+    f"backup: {{min_free: none, max_total_size: {2 * len(document(1)) + 20}}}",
+]
+
+
+@pytest.mark.parametrize("settings", BUDGETS)
+def test_copies_that_rotation_deleted_before_a_power_cut_are_no_loss(tmp_path: Path, settings: str) -> None:
+    bench, _ = after_a_power_cut(tmp_path, settings)
+
+    done = recover(bench.ws)
+
+    assert done.vanished == []
+    assert bench.stored() == [document(4), document(3)]
+
+
+@pytest.mark.parametrize("settings", BUDGETS)
+def test_copy_that_somebody_else_deleted_before_a_power_cut_is_told(tmp_path: Path, settings: str) -> None:
+    bench, old = after_a_power_cut(tmp_path, settings)
+    for path in bench.backups.glob("users_backup_*"):
+        path.unlink()
+
+    done = recover(bench.ws)
+
+    assert [s.name for s in done.vanished] == old
+
+
 def test_snapshots_that_cannot_be_seen_have_not_vanished(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error is not an absence: they were once forgotten for it."""
     before = grades(bench)
