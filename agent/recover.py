@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from agent.checks import check
+from agent.compaction import shorten_journal
 from agent.core.errors import BackupFolderReplacedError
 from agent.core.guard import find_collapse
 from agent.core.model import CheckResult, FileState, Grade, Reason, Shape, Snapshot
@@ -33,9 +34,6 @@ _ROOTS = ("object", "array", "string", "number", "boolean", "null")
 _SIZE_MAX_BYTES = 1 << 62
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
 _CLOCK_SLACK = timedelta(days=1)
-_ON_ITS_WAY = timedelta(hours=1)
-_JOURNAL_SPARE_BYTES = 1024 * 1024
-_JOURNAL_BYTES_PER_SNAPSHOT = 1000
 
 
 @dataclass(slots=True)
@@ -68,8 +66,7 @@ def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovere
     ws.catalog.lost_a_change = False
     refused = any(isinstance(error, OSError) and error.errno is not None for _, error in done.failures)
     ws.is_doubtful = refused or not go_on()  # what the disk refused may be had at the next start
-    if ws.journal.size_bytes() > _JOURNAL_SPARE_BYTES:
-        _compact_journal(ws)
+    shorten_journal(ws)
     return done
 
 
@@ -178,7 +175,7 @@ def _sweep(ws: Workspace, done: Recovered) -> None:
             done.swept.append(name)
     with StagingFolder(ws.config.state_dir) as folder:
         folder.sweep_parts()
-    swaps = {str(r.get("staged")): r for r in ws.journal.read() if r.get("op") == "swap"}
+    swaps = {str(r.get("staged")): r for r in ws.journal.read("swap")}
     ws.make_temp_dir()
     folders = {ws.config.temp_dir} | {str(r.get("folder")) for r in swaps.values()}
     for path in sorted(p for p in folders if _is_ours(ws, p)):
@@ -305,7 +302,9 @@ def _tell(records: Iterator[dict[str, object]]) -> dict[str, dict[str, object]]:
             case "publish":
                 told[name] = record
             case "accept":
-                told[name] = {**told.pop(str(record.get("was")), {}), "name": name, "grade": "good"}
+                # Its first record may be gone, and what stands for it bears the new name already.
+                was = told.pop(str(record.get("was")), None) or told.get(name, {})
+                told[name] = {**was, "name": name, "grade": "good"}
             case "erase" if name in told:
                 told[name] |= {key: record.get(key) for key in ("digest", "size", "grade", "shape")}
             case "pin" | "unpin" if name in told:
@@ -392,27 +391,3 @@ def _private_copy(ws: Workspace, name: str, staging: StagingFolder) -> StagedFil
             raise OSError(f"{name}: cannot be unpacked ({error})") from error
         raise
     return copy
-
-
-def _compact_journal(ws: Workspace) -> None:
-    """The journal tells of the copies that are there, or that may be on their way, and of nothing else."""
-    count = sum(ws.catalog.count_snapshots()[0].values())
-    if ws.journal.size_bytes() < _JOURNAL_BYTES_PER_SNAPSHOT * count:
-        return
-    fresh = ws.clock.utc() - _ON_ITS_WAY
-
-    def shorten(records: Iterator[dict[str, object]]) -> list[dict[str, object]]:
-        told = _tell(records)
-        known = {s.name: _record_of(s) for s in ws.catalog.all_snapshots()}
-        young = {name: told[name] for name in told if (p := parse_name(name)) is not None and p.taken_at > fresh}
-        return [*(young | known).values()]
-
-    ws.journal.rewrite(shorten)
-
-
-def _record_of(s: Snapshot) -> dict[str, object]:
-    shape = [s.shape.root, s.shape.records] if s.shape else None
-    return {
-        "op": "publish", "rel": s.rel, "name": s.name, "digest": s.digest, "size": s.size_bytes,
-        "grade": s.grade.value, "reason": s.reason.value, "shape": shape, "pinned": s.pinned,
-    }  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from agent.announce import Announcer
+from agent.compaction import Compaction
 from agent.config import Config
 from agent.core.decide import LeftWhy
 from agent.core.errors import AgentError
@@ -78,6 +79,7 @@ class Rounds:
             skip_folder=lambda rel: not self._config.may_hold_data_files(rel),
             wake=wake,
         )
+        self._compaction = Compaction(ws)
         self._verifying = Verifying(ws, self.lanes, announce.verified)
         self._backoff = BackOff()
         self._absent: set[str] = set()  # files whose absence is waited out
@@ -331,13 +333,17 @@ class Rounds:
         self._mind_backup_dir()  # only now: making a backup folder must not make the data folder it lies in
 
     def _mind_backup_dir(self) -> None:
-        """A backup folder that was replaced is opened anew; late writes into displaced files are kept in it."""
+        """A backup folder that was replaced is opened anew, late writes into displaced files are kept in it, and its
+        journal is kept short."""
         try:
             if self._ws.was_replaced():
                 self._log.error("backup_dir_replaced", backup_dir=self._config.backup_dir)
                 self._reopen()
             for late in self.healer.recheck_displaced():
                 self._recorder.record(late)
+            now = self._clock.monotonic()
+            if (shorten := self._compaction.due(now)) is not None:
+                self.lanes.fly((), shorten, now=now)
         except FAILURES as error:
             self._metrics.io_errors.inc(Operation.CATALOG)
             self._log.error("backup_dir_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))

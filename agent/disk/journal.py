@@ -1,4 +1,4 @@
-"""What the files of the backup folder cannot tell, one JSON object a line, only ever appended and flushed.
+"""What the files of the backup folder cannot tell, one JSON object a line, appended and flushed.
 
 From it and the files the catalog can be made anew: digest and reason of each snapshot when it was published,
 pins, accepts, and which data file a swap in progress belongs to.
@@ -8,16 +8,25 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from agent.disk.atomic import rename_over, write_all
-from agent.disk.staging import StagingFolder, open_root
+from agent.disk.staging import StagedFile, StagingFolder, open_root
 
 JOURNAL_NAME = "journal.jsonl"
 _FILE_MODE = 0o600
 _LINE_MAX_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 
 Record = Mapping[str, object]
+
+
+class Place(NamedTuple):
+    """A place between two lines of one journal file."""
+
+    inode: int
+    offset: int
 
 
 class Journal:
@@ -31,7 +40,7 @@ class Journal:
         fd = self._open_for_append()
         before = os.fstat(fd).st_size
         try:
-            lines = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
+            lines = b"".join(map(_line, records))
             write_all(fd, self._mend_tail(fd) + lines)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -48,19 +57,47 @@ class Journal:
         finally:
             os.close(fd)
 
-    def read(self) -> Iterator[dict[str, object]]:
-        """Yield the records, oldest first; a line cut short by a crash, or longer than any of ours, is passed over."""
+    def read(self, op: str = "") -> Iterator[dict[str, object]]:
+        """Yield the records, oldest first; a line cut short by a crash, or longer than any of ours, is passed over.
+
+        With `op`: those of this kind; the others are not even parsed.
+        """
+        return (record for _, record in self.read_with_places(op))
+
+    def read_with_places(self, op: str = "") -> Iterator[tuple[Place, dict[str, object]]]:
+        """Yield the records, and where the line of each begins."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             fd = os.open(os.path.join(self._folder, JOURNAL_NAME), flags)
         except FileNotFoundError:
             return
+        wanted = f'"op":"{op}"'.encode() if op else b""
         with open(fd, "rb") as stream:
+            inode, at = os.fstat(fd).st_ino, 0
             while line := stream.readline(_LINE_MAX_BYTES):
+                place, at = Place(inode, at), at + len(line)
+                if wanted not in line:
+                    continue
                 with contextlib.suppress(ValueError, RecursionError):
                     record = json.loads(line)
-                    if isinstance(record, dict):
-                        yield record
+                    if isinstance(record, dict) and op in ("", record.get("op")):
+                        yield place, record
+
+    def end(self) -> Place | None:
+        """Return where the next line will begin; None while somebody writes one, or when there is no journal."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(os.path.join(self._folder, JOURNAL_NAME), flags)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            status = os.fstat(fd)
+            return Place(status.st_ino, status.st_size)
+        except BlockingIOError:
+            return None
+        finally:
+            os.close(fd)
 
     def size_bytes(self) -> int:
         try:
@@ -68,20 +105,35 @@ class Journal:
         except FileNotFoundError:
             return 0
 
-    def rewrite(self, shorten: Callable[[Iterator[dict[str, object]]], Sequence[Record]]) -> None:
-        """The journal holds what `shorten` makes of its records; old or new is there at every instant."""
+    def rewrite(self, records: Iterable[Record], *, keep_from: Place) -> bool:
+        """The journal holds `records` and then what it held from that place on; old or new is there at every instant.
+
+        Others may append meanwhile: they wait only while what came since `keep_from` is copied.  False when the place
+        is one of a journal that was replaced; nothing was changed.
+        """
+        with StagingFolder(self._folder) as folder:
+            staged = folder.create()
+            try:
+                for lines in _in_chunks(records):
+                    staged.write(lines)
+                os.fsync(staged.fd)
+                return self._replace_by(staged, keep_from)
+            finally:
+                staged.discard()
+
+    def _replace_by(self, staged: StagedFile, keep_from: Place) -> bool:
         old = self._open_for_append()  # its lock keeps appenders out until the new one has the name
         try:
-            with StagingFolder(self._folder) as folder:
-                staged = folder.create()
-                try:
-                    for record in shorten(self.read()):
-                        staged.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-                    os.fsync(staged.fd)
-                    rename_over(folder.fd, staged.name, folder.fd, JOURNAL_NAME)
-                    os.fsync(folder.fd)
-                finally:
-                    staged.discard()
+            if os.fstat(old).st_ino != keep_from.inode:
+                return False
+            at = keep_from.offset
+            while chunk := os.pread(old, _CHUNK_BYTES, at):
+                staged.write(chunk)
+                at += len(chunk)
+            os.fsync(staged.fd)
+            rename_over(staged.folder.fd, staged.name, staged.folder.fd, JOURNAL_NAME)
+            os.fsync(staged.folder.fd)
+            return True
         finally:
             os.close(old)
 
@@ -112,3 +164,17 @@ class Journal:
         """A line that a crash cut short is ended, so that the next one stands alone."""
         size = os.fstat(fd).st_size
         return b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
+
+
+def _in_chunks(records: Iterable[Record]) -> Iterator[bytes]:
+    lines = bytearray()
+    for record in records:
+        lines += _line(record)
+        if len(lines) >= _CHUNK_BYTES:
+            yield bytes(lines)
+            lines.clear()
+    yield bytes(lines)
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.disk import journal as journal_module
-from agent.disk.journal import JOURNAL_NAME, Journal
+from agent.disk.journal import JOURNAL_NAME, Journal, Place
 
 
 @pytest.fixture
@@ -147,12 +147,20 @@ def test_new_journal_outlives_a_power_cut_with_its_name(state: Path, monkeypatch
     assert flushed == [str(state), str(state / JOURNAL_NAME)]
 
 
-def test_replaced_journal_holds_just_the_new_records(state: Path) -> None:
+def rewrite(state: Path, *numbers: int, keep_from: Place | None = None) -> bool:
+    """What was in the journal is replaced by these numbers, and what comes after `keep_from` stays."""
+    keep_from = keep_from or Journal(str(state)).end()
+    assert keep_from is not None
+    return Journal(str(state)).rewrite([{"n": n} for n in numbers], keep_from=keep_from)
+
+
+def test_replaced_journal_holds_the_new_records_and_what_came_since(state: Path) -> None:
     append(state, 1, 2, 3)
+    end = Journal(str(state)).end()
+    append(state, 4)
 
-    Journal(str(state)).rewrite(lambda _: [{"n": 7}])
-
-    assert records(state) == [7]
+    assert rewrite(state, 7, keep_from=end)
+    assert records(state) == [7, 4]
     assert os.listdir(state) == [JOURNAL_NAME]
 
 
@@ -168,7 +176,7 @@ def test_replacement_that_fails_leaves_the_old_one_and_no_other_file(
     with monkeypatch.context() as broken:
         broken.setattr(os, step, fails)
         with pytest.raises(OSError, match="full"):
-            Journal(str(state)).rewrite(lambda _: [{"n": 7}])
+            rewrite(state, 7)
 
     assert records(state) == [1, 2]
     assert os.listdir(state) == [JOURNAL_NAME]
@@ -189,10 +197,40 @@ def test_appender_that_waited_for_a_replacement_writes_to_the_new_file(
 
     monkeypatch.setattr(journal_module, "rename_over", rename_while_another_waits)
 
-    Journal(str(state)).rewrite(lambda _: [{"n": 7}])
+    rewrite(state, 7)
     waiting.join(30)
 
     assert records(state) == [7, 2]
+
+
+def test_journal_that_was_replaced_meanwhile_is_left(state: Path) -> None:
+    append(state, 1)
+    end = Journal(str(state)).end()
+    (state / JOURNAL_NAME).rename(state / "old")
+    append(state, 2)
+
+    assert not rewrite(state, 7, keep_from=end)
+    assert records(state) == [2]
+    assert sorted(os.listdir(state)) == [JOURNAL_NAME, "old"]
+
+
+def test_place_is_not_told_while_somebody_writes(state: Path) -> None:
+    fd = Journal(str(state)).append([{"n": 1}])
+    while_writing = Journal(str(state)).end()
+    os.close(fd)
+
+    assert while_writing is None
+    assert Journal(str(state)).end() == (os.stat(state / JOURNAL_NAME).st_ino, os.stat(state / JOURNAL_NAME).st_size)
+
+
+def test_records_of_one_kind_are_read_with_their_places(state: Path) -> None:
+    journal = Journal(str(state))
+    journal.append_durably({"op": "swap", "n": 1}, {"op": "publish", "n": 2}, {"op": "swap", "n": 3})
+    text = (state / JOURNAL_NAME).read_bytes()
+
+    found = [(place.offset, record["n"]) for place, record in journal.read_with_places("swap")]
+
+    assert found == [(0, 1), (text.rindex(b'{"op":"swap"'), 3)]
 
 
 APPENDER = """
@@ -210,7 +248,9 @@ def test_two_processes_and_replacements_lose_no_record(state: Path) -> None:
     told: set[object] = set()
     while any(process.poll() is None for process in appenders):
         told.update(records(state))
-        Journal(str(state)).rewrite(lambda _: [])  # whoever is mid-append writes before or after, never into a lost file
+        end = Journal(str(state)).end()
+        if end is not None:  # whoever is mid-append writes before or after, never into a lost file
+            Journal(str(state)).rewrite([], keep_from=end)
     told.update(records(state))
 
     assert all(process.returncode == 0 for process in appenders)

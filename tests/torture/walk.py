@@ -139,7 +139,9 @@ def _point(scene: Scene, blow: Blow, judge: Judge) -> tuple[Ended, list[str]]:
     except Exception:
         found = [f"{traceback.format_exc()} {scene.place.said[-500:]}"]
     error = f" {os.strerror(blow.code)}" if blow.code else ""
-    return ended, [f"{scene.operation.name}, {blow.strike.name} {blow.at}{error} at {ended.struck}: {line}" for line in found]
+    return ended, [
+        f"{scene.operation.name}, {blow.strike.name} {blow.at}{error} at {ended.struck}: {line}" for line in found
+    ]
 
 
 def walk_from_command_line(
