@@ -120,6 +120,11 @@ class Announcer:
             hint="something else deletes in the backup folder: give the agent a backup_dir of its own",
         )
 
+    def journal_left_long(self, error: Exception) -> None:
+        """The journal could not be made short: it is as it was, and will be tried again.  Called from a lane."""
+        self._metrics.io_errors.inc(Operation.CATALOG)
+        self._log.error("journal_not_shortened", data_dir=self._data_dir, **error_fields(error))
+
     def verified(self, report: Report, took_s: float) -> None:
         """Everything was read back; called from a lane."""
         numbers = {

@@ -12,9 +12,7 @@ from datetime import timedelta
 from agent.core.model import Snapshot
 from agent.core.naming import parse_name
 from agent.disk.journal import Place
-from agent.logs import get_logger
 from agent.outcome import Outcome
-from agent.record import error_fields
 from agent.workspace import Workspace
 
 _SPARE_BYTES = 1024 * 1024
@@ -25,15 +23,15 @@ _TURNS = 3
 
 
 class Compaction:
-    """Shortens the journal while the daemon runs.  `due` belongs to the loop's thread; the work is for a lane.
+    """Shortens the journal while the daemon runs.  `due` belongs to the loop's thread; the work is for a lane, and
+    tells there of a failure.
 
     What was written since some turns ago is kept as it is: a snapshot told of there may not have its name or its row
     yet.  Turns are counted beside the time, which also passes while a machine is suspended in the midst of a publish.
     """
 
-    def __init__(self, ws: Workspace) -> None:
-        self._ws = ws
-        self._log = get_logger()
+    def __init__(self, ws: Workspace, tell_failure: Callable[[Exception], None]) -> None:
+        self._ws, self._tell_failure = ws, tell_failure
         self._marked: Place | None = None  # what comes after it is kept
         self._marked_at, self._turns = 0.0, 0
         self._is_flying = False
@@ -63,7 +61,7 @@ class Compaction:
                 _rewrite(self._ws, self._marked)
             self._after_last = self._ws.journal.size_bytes()
         except (OSError, sqlite3.Error) as error:
-            self._log.error("journal_not_shortened", **error_fields(error))
+            self._tell_failure(error)
         finally:
             self._marked, self._is_flying = None, False
         return []
@@ -102,11 +100,18 @@ def _rewrite(ws: Workspace, keep_from: Place) -> None:
 
 
 def _records(ws: Workspace) -> Iterator[dict[str, object]]:
-    """What has to be told: of each snapshot, and of each swap that a crash left unfinished."""
+    """What has to be told: of each snapshot, and of what a killed command left half done."""
     for record in ws.journal.read("swap"):
         if os.path.lexists(os.path.join(str(record.get("folder")), str(record.get("staged")))):
             yield record
     yield from map(_record_of, ws.catalog.all_snapshots())
+    for record in ws.journal.read("accept"):
+        if ws.catalog.snapshot_named(str(record.get("was"))) is not None:
+            yield record
+    for record in ws.journal.read("erase"):
+        snapshot = ws.catalog.snapshot_named(str(record.get("name")))
+        if snapshot is not None and snapshot.digest == record.get("was"):
+            yield record
 
 
 def _record_of(s: Snapshot) -> dict[str, object]:

@@ -79,7 +79,7 @@ class Rounds:
             skip_folder=lambda rel: not self._config.may_hold_data_files(rel),
             wake=wake,
         )
-        self._compaction = Compaction(ws)
+        self._compaction = Compaction(ws, announce.journal_left_long)
         self._verifying = Verifying(ws, self.lanes, announce.verified)
         self._backoff = BackOff()
         self._absent: set[str] = set()  # files whose absence is waited out

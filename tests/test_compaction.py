@@ -1,6 +1,5 @@
 """The journal of a running daemon: it stays short, and whatever is needed to make the catalog anew stays in it."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from bench import USERS, Bench, document
 
 import agent.compaction as compaction_module
 from agent.compaction import Compaction, shorten_journal
-from agent.core.model import Grade
+from agent.core.model import Grade, Shape
+from agent.disk.rewrite import rewrite
 from agent.recover import recover
 
 
@@ -22,6 +22,13 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(tmp_path, f"backup: {{min_free: none, retention: {keep}}}")
     recover(bench.ws)
     return bench
+
+
+def compaction_of(bench: Bench) -> Compaction:
+    def tell(error: Exception) -> None:
+        raise error
+
+    return Compaction(bench.ws, tell)
 
 
 def size(bench: Bench) -> int:
@@ -59,7 +66,7 @@ def lose_catalog(bench: Bench) -> None:
 
 
 def test_journal_of_a_running_daemon_stays_short(bench: Bench) -> None:
-    compaction, sizes = Compaction(bench.ws), []
+    compaction, sizes = compaction_of(bench), []
     for _ in range(24):
         publish(bench, 2)
         turn(compaction, bench)
@@ -71,14 +78,14 @@ def test_journal_of_a_running_daemon_stays_short(bench: Bench) -> None:
 def test_short_journal_is_left_alone(bench: Bench) -> None:
     publish(bench, 3)
 
-    assert not any(turn(Compaction(bench.ws), bench) for _ in range(5))
+    assert not any(turn(compaction_of(bench), bench) for _ in range(5))
     assert len(told(bench)) == 3
 
 
 def test_journal_is_shortened_again_only_when_as_much_has_come_again(bench: Bench) -> None:
     for number in range(3):
         publish(bench, 1, f"{number}.json")
-    compaction = Compaction(bench.ws)
+    compaction = compaction_of(bench)
     publish(bench, 8)
     turns = [turn(compaction, bench) for _ in range(12)]
 
@@ -88,7 +95,7 @@ def test_journal_is_shortened_again_only_when_as_much_has_come_again(bench: Benc
 def test_what_was_written_in_the_last_minutes_is_kept_as_it_is(bench: Bench) -> None:
     """A snapshot told of may not have its row yet."""
     publish(bench, 8)
-    compaction = Compaction(bench.ws)
+    compaction = compaction_of(bench)
     turn(compaction, bench)
     bench.ws.journal.append_durably({"op": "publish", "rel": USERS, "name": "on its way"})
     shorten(compaction, bench)
@@ -100,7 +107,7 @@ def test_what_was_written_in_the_last_minutes_is_kept_as_it_is(bench: Bench) -> 
 def test_time_alone_does_not_make_it_due(bench: Bench) -> None:
     """A machine that was suspended in the midst of a publish has a clock that went on."""
     publish(bench, 8)
-    compaction = Compaction(bench.ws)
+    compaction = compaction_of(bench)
     turn(compaction, bench)
     bench.clock.advance(100_000)
 
@@ -119,7 +126,7 @@ def test_catalog_made_anew_from_a_short_journal_is_the_same(bench: Bench, when: 
     bench.ws.store.pin(pinned.name, pinned=True)
     bench.ws.catalog.pin(pinned.name, pinned=True)
     if when == "running":
-        compaction = Compaction(bench.ws)
+        compaction = compaction_of(bench)
         shorten(compaction, bench)
     else:
         bench.clock.advance(7200)
@@ -139,7 +146,7 @@ def test_accept_after_the_mark_keeps_what_the_journal_tells_of_it(bench: Bench) 
     bench.look()
     suspect = bench.ws.catalog.newest(USERS, Grade.SUSPECT)
     assert suspect is not None
-    compaction = Compaction(bench.ws)
+    compaction = compaction_of(bench)
     turn(compaction, bench)
     accepted = bench.ws.store.accept(suspect)
     bench.ws.catalog.remove_snapshots([suspect])
@@ -161,7 +168,7 @@ def test_swap_is_remembered_for_as_long_as_its_staged_file_is_there(bench: Bench
     publish(bench, 8)
     if not is_left:
         staged.unlink()
-    compaction = Compaction(bench.ws)
+    compaction = compaction_of(bench)
     shorten(compaction, bench)
 
     assert [record["rel"] for record in bench.ws.journal.read("swap")] == [USERS] * is_left
@@ -179,23 +186,53 @@ def test_start_keeps_what_commands_may_have_on_its_way(bench: Bench) -> None:
     assert told(bench)[-1] == "on its way"
 
 
+def test_accept_that_was_cut_short_is_remembered(bench: Bench) -> None:
+    publish(bench, 8)
+    bench.write(b"{}")
+    bench.look()
+    suspect = bench.ws.catalog.newest(USERS, Grade.SUSPECT)
+    assert suspect is not None
+    accepted = bench.ws.store.accept(suspect)  # and killed before the catalog knew
+    shorten(compaction_of(bench), bench)
+
+    lose_catalog(bench)
+
+    assert bench.ws.catalog.snapshot_named(accepted.name) == accepted
+
+
+@pytest.mark.parametrize(("known", "lines"), [(False, 1), (True, 0)])
+def test_erasure_is_remembered_until_the_catalog_knows_of_it(bench: Bench, known: bool, lines: int) -> None:
+    publish(bench, 8)
+    snapshot = bench.ws.catalog.snapshots(USERS)[0]
+    text, shape = document(7), Shape(len(document(7)), "object", 8)
+    after = rewrite(bench.ws.store, bench.ws.journal, snapshot, text, grade=Grade.GOOD, shape=shape)
+    if known:
+        bench.ws.catalog.add_snapshots([after])
+    shorten(compaction_of(bench), bench)
+
+    assert len(list(bench.ws.journal.read("erase"))) == lines
+    lose_catalog(bench)
+    assert bench.ws.catalog.snapshot_named(snapshot.name) == after
+
+
 @pytest.mark.parametrize("step", ["write", "fsync", "rename"])
 def test_journal_that_cannot_be_shortened_is_as_it_was_and_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
     publish(bench, 8)
     before = told(bench)
-    compaction = Compaction(bench.ws)
+    failures: list[Exception] = []
+    compaction = Compaction(bench.ws, failures.append)
 
     with monkeypatch.context() as broken:
-        broken.setattr(f"os.{step}", _fails)
+        broken.setattr(f"os.{step}", fail)
         shorten(compaction, bench)
     kept = told(bench)
     shorten(compaction, bench)
 
     assert kept == before
+    assert [str(failure) for failure in failures] == ["[Errno 28] No space left on device"]
     assert len(told(bench)) == 2
-
-
-def _fails(*_: object, **__: object) -> Callable[[], None]:
-    raise OSError(28, "No space left on device")

@@ -157,6 +157,14 @@ def test_vanished_snapshots_are_counted_and_blamed(book: Book) -> None:
     assert book.total("snapshots_vanished_total") == 1
 
 
+def test_journal_that_stays_long_is_told_and_counted(book: Book) -> None:
+    with announcing(book) as announce:
+        announce.journal_left_long(OSError(28, "No space left on device"))
+
+    assert [line["event"] for line in book.lines()] == ["journal_not_shortened"]
+    assert book.total("io_errors_total", operation="catalog") == 1
+
+
 def test_reload_that_failed_is_told_with_its_problems(book: Book) -> None:
     with announcing(book) as announce:
         announce.reloaded(["line 1: unknown key"], at=1.0)
