@@ -64,4 +64,4 @@ class Outcome:
     detail: str = ""
     error: Exception | None = None
     state: FileState | None = None
-    duration_s: float = 0.0
+    duration_s: float = 0.0  # of a heal; of a publish, from due to durable

@@ -13,7 +13,7 @@ from dataclasses import replace
 from agent.core.decide import Heal, LeaveAlone, Publish, Unchanged, Wait
 from agent.core.errors import SpaceBudgetError
 from agent.core.model import Grade, Reason
-from agent.core.naming import display
+from agent.core.naming import display, next_stamp
 from agent.core.settle import Due
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
 from agent.disk.staging import StagingFolder
@@ -43,7 +43,7 @@ class Pipeline:
             OSError: the backup folder cannot be opened; nothing was done.
             sqlite3.Error: the catalog failed; snapshots may have been published that it does not know.
         """
-        ws = self._ws
+        ws, began = self._ws, self._ws.clock.monotonic()
         with ExitStack() as held:
             root_fd = held.enter_context(ws.data_root())
             locks = held.enter_context(ws.locks.session())
@@ -55,7 +55,7 @@ class Pipeline:
                     looks.append(self._looker.look(root_fd, staging, due, at_gate=at_gate, locked=taken))
                     self._progress()
                 self._publish(looks, reason, staging)
-                return self._conclude(looks)
+                return self._conclude(looks, began)
             finally:
                 for look in looks:
                     if look.capture is not None:
@@ -84,7 +84,6 @@ class Pipeline:
             else:
                 look.published = done
                 look.snapshots = [done, *look.snapshots]
-        self._ws.catalog.add_snapshots(look.published for look, _ in room if look.published is not None)
 
     def _draft(self, look: Look, grade: Grade, reason: Reason) -> Draft:
         caught, result = look.capture, look.result
@@ -92,7 +91,7 @@ class Pipeline:
         assert result is not None
         if reason is Reason.CHANGE and not look.due.quiet:
             reason = Reason.INTERVAL
-        taken_at = self._ws.stamp(look.rel)
+        taken_at = next_stamp(self._ws.clock.utc(), look.snapshots[0].taken_at if look.snapshots else None)
         return Draft(look.rel, caught.content, caught.digest, caught.ownership, grade, reason, result.shape, taken_at)
 
     def _with_room(self, drafts: Sequence[tuple[Look, Draft]], *, held: set[str]) -> list[tuple[Look, Draft]]:
@@ -128,22 +127,28 @@ class Pipeline:
 
     # rotate, record
 
-    def _conclude(self, looks: Sequence[Look]) -> list[Outcome]:
-        """Save what is known now, then rotate."""
+    def _conclude(self, looks: Sequence[Look], began: float) -> list[Outcome]:
+        """Save what is known now, in one transaction, then rotate."""
         for look in looks:
             if look.outcome is None:
                 self._end_decided(look)
-        self._ws.catalog.save_files(look.state for look in looks if look.state is not None)
-        return [self._rotated(look) for look in looks]
+        catalog = self._ws.catalog
+        with catalog.transaction():
+            catalog.add_snapshots(look.published for look in looks if look.published is not None)
+            catalog.save_files(look.state for look in looks if look.state is not None)
+        took_s = self._ws.clock.monotonic() - began
+        return [self._rotated(look, took_s) for look in looks]
 
-    def _rotated(self, look: Look) -> Outcome:
-        outcome = look.outcome
-        assert outcome is not None
+    def _rotated(self, look: Look, took_s: float) -> Outcome:
+        assert look.outcome is not None
         if look.published is None or look.state is None:
-            return outcome
+            return look.outcome
+        outcome = replace(look.outcome, duration_s=took_s)
         try:
             if look.published.grade is not Grade.GOOD:
                 bound_aside(self._ws, look.rel)
+                return outcome
+            if len(look.snapshots) <= self._ws.config.backup.retention.keep_last:
                 return outcome
             return replace(outcome, deleted_count=rotate(self._ws, look.rel, look.state))
         except OSError as error:

@@ -32,8 +32,6 @@ def rotate(ws: Workspace, rel: str, state: FileState) -> int:
     Raises:
         OSError: some could not be deleted; that is tried again at the next start.
     """
-    if len(ws.catalog.snapshots(rel)) <= ws.config.backup.retention.keep_last:
-        return 0
     doomed = plan_file(ws, rel, state).delete
     delete(ws, doomed)
     return len(doomed)

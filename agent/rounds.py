@@ -198,12 +198,11 @@ class Rounds:
             except FAILURES as error:
                 self._job_failed(job, error)
                 continue
-            took_s = self._clock.monotonic() - job.began
             by_rel = {due.rel: due for due in job.dues}
             for outcome in outcomes:
                 self.learn(outcome)
                 if outcome.ending is Ending.PUBLISHED:
-                    self._metrics.protect_duration.observe(took_s)
+                    self._metrics.protect_duration.observe(outcome.duration_s)
                 self.wait_again(by_rel[outcome.rel], outcome)
             hurt = [by_rel[o.rel] for o in outcomes if o.ending is Ending.DAMAGED]
             if hurt and not stopping:

@@ -39,8 +39,8 @@ def find_warnings(text: bytes | memoryview) -> tuple[Problem, ...]:
 
 def lone_surrogate_offsets(text: bytes | memoryview) -> Iterator[int]:
     """Yield where each escaped half of a surrogate pair (six bytes) begins in a complete document."""
-    if _find(text, b"\\ud") is None and _find(text, b"\\uD") is None:
-        return
+    if _find(text, b"\\") is None or (_find(text, b"\\ud") is None and _find(text, b"\\uD") is None):
+        return  # one byte is found at the speed of memory, several are not: most texts need the first look only
     at = 0
     while True:
         passed = _up_to_lone_surrogate(text, at)
@@ -58,7 +58,7 @@ def _lone_surrogate(text: bytes | memoryview) -> Problem | None:
 
 
 def _replacement(text: bytes | memoryview) -> Problem | None:
-    offset = _find(text, _REPLACEMENT)
+    offset = _find(text, _REPLACEMENT) if _find(text, _REPLACEMENT[:1]) is not None else None
     if offset is None:
         return None
     return _warning(ProblemKind.REPLACEMENT_CHARACTER, "U+FFFD: an earlier read lost a character", text, offset)

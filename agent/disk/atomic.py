@@ -17,6 +17,21 @@ _FLUSH_ALL_ABOVE = 32  # files; beyond this one flush of the file system is kind
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def _new_flushers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(7, thread_name_prefix="flush")
+
+
+_flushers = _new_flushers()  # kept, because making a thread takes as long as a quick disk's flush
+
+
+def _renew_flushers() -> None:
+    global _flushers  # noqa: PLW0603  # threads do not outlive a fork
+    _flushers = _new_flushers()
+
+
+os.register_at_fork(after_in_child=_renew_flushers)
+
+
 def _renameat2(src_dir: int, src: str, dst_dir: int, dst: str, flags: int) -> None:
     call = getattr(_libc, "renameat2", None)
     if call is None:
@@ -87,8 +102,8 @@ def flush(fds: Sequence[int]) -> dict[int, OSError]:
             left += group
     if not left:
         return {}
-    with ThreadPoolExecutor(min(len(left), 8), thread_name_prefix="flush") as pool:
-        return _errors(zip(left, pool.map(_fsync, left), strict=True))
+    others = _flushers.map(_fsync, left[1:])  # begun before the first one, which is flushed here
+    return _errors([(left[0], _fsync(left[0])), *zip(left[1:], others, strict=True)])
 
 
 def _errors(results: Iterable[tuple[int, OSError | None]]) -> dict[int, OSError]:

@@ -21,6 +21,7 @@ from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.walk import signature_of
 
 CHUNK_BYTES = 1024 * 1024
+_DIGEST_CHUNK_BYTES = 256 * 1024  # small, so that the disk reads ahead while this much is digested
 IN_MEMORY_MAX_BYTES = 4 * 1024 * 1024  # a larger file is copied to disk, so that memory does not grow with it
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK
 
@@ -232,7 +233,7 @@ def digest_of(fd: int, *, go_on: Callable[[], bool] = lambda: True) -> str:
     """
     hasher = hashlib.sha256()
     offset = 0
-    while chunk := os.pread(fd, CHUNK_BYTES, offset):
+    while chunk := os.pread(fd, _DIGEST_CHUNK_BYTES, offset):
         if not go_on():
             return ""
         hasher.update(chunk)

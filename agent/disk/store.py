@@ -18,7 +18,7 @@ from agent.core.model import Grade, Ownership, Reason, Shape, Snapshot
 from agent.core.naming import Kind, display, next_stamp, parse_name, snapshot_name
 from agent.disk.atomic import drop_cached_pages, flush, rename_new
 from agent.disk.beneath import open_beneath, open_folder, parent_beneath
-from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
+from agent.disk.capture import CHUNK_BYTES, NotADataFileError, digest_of, open_data_file
 from agent.disk.codec import Compression, is_damage, open_reader, open_writer
 from agent.disk.journal import Journal
 from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
@@ -127,10 +127,16 @@ class Store:
             work.staged = content
         else:
             work.staged = staging.create()
-            with open_writer(work.staged.fd, self._compression) as out:
-                for chunk in _chunks(content):
-                    out.write(chunk)
+            self._write_into(work.staged, content)
         os.fchmod(work.staged.fd, _mode_for(work.draft.ownership))
+
+    def _write_into(self, staged: StagedFile, content: bytes | StagedFile) -> None:
+        if isinstance(content, bytes) and self._compression is Compression.NONE:
+            staged.write(content)
+            return
+        with open_writer(staged.fd, self._compression) as out:
+            for chunk in _chunks(content):
+                out.write(chunk)
 
     @staticmethod
     def _flush(works: Sequence[_Work], journal_fd: int) -> None:
@@ -409,6 +415,8 @@ def _digest(plain: IO[bytes]) -> str:
 
 def _plain_digest(fd: int, suffix: str) -> str:
     """The digest of the plain bytes in `fd`; '' when they cannot be unpacked."""
+    if not suffix:
+        return digest_of(fd)
     try:
         with open_reader(fd, suffix) as plain:
             return _digest(plain)
