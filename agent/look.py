@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -12,10 +13,12 @@ from agent.core.guard import find_collapse
 from agent.core.model import CheckResult, FileState, Grade, Snapshot
 from agent.core.settle import Due
 from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
+from agent.disk.publish import Prepared
 from agent.disk.staging import StagingFolder
 from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
 
+_PREPARED_FROM_BYTES = 128 * 1024  # a smaller copy shares the flushes of its batch
 _COUNT_HOLDS_S = 1.0
 _COUNT_FACTOR = 10.0  # a count of absent files holds for this many times its own cost, so that it is a tenth at most
 
@@ -32,6 +35,7 @@ class Look:
     result: CheckResult | None = None
     decision: Decision | None = None
     state: FileState | None = None
+    prepared: Future[Prepared] | None = None
     published: Snapshot | None = None
     thinned_count: int = 0
     outcome: Outcome | None = None
@@ -46,6 +50,13 @@ class Look:
             self.rel, ending, was=was, state=self.state, thinned_count=self.thinned_count, **details  # type: ignore[arg-type]  # fields of Outcome
         )  # fmt: skip
 
+    def discard(self) -> None:
+        """What was copied for this look is gone, unless it became a snapshot."""
+        if self.prepared is not None and self.prepared.exception() is None:
+            self.prepared.result().staged.discard()
+        if self.capture is not None:
+            self.capture.discard()
+
     def is_news(self, grade: Grade) -> bool:
         """Whether this grade of these bytes was not told before."""
         past = self.past
@@ -57,8 +68,10 @@ class Look:
 class Looker:
     """Looks at the files of one workspace."""
 
-    def __init__(self, ws: Workspace) -> None:
+    def __init__(self, ws: Workspace, *, prepares: bool = False) -> None:
+        """`prepares`: a large new state is made ready for its publish while it is being checked."""
         self._ws = ws
+        self._prepares = prepares
         self._absences: tuple[int, int] = (0, 0)  # of how many known files
         self._absences_hold_until = 0.0
 
@@ -74,6 +87,8 @@ class Looker:
                 self._end_missed(look, caught)
             else:
                 look.capture = caught
+                if self._prepares:
+                    self._prepare(look, staging)
                 self._judge(look, at_gate=at_gate)
         except FileNotFoundError:
             self._decide_missing(root_fd, look, at_gate=at_gate)
@@ -93,6 +108,14 @@ class Looker:
             still_ns=int(watch.debounce_s * 1e9),
             past_writers=at_gate or self._is_overdue(due),
         )
+
+    def _prepare(self, look: Look, staging: StagingFolder) -> None:
+        """Most states that are new are good: write, flush and read back while the check goes on."""
+        caught = look.capture
+        assert caught is not None
+        is_new = look.past is None or look.past.digest != caught.digest
+        if is_new and caught.signature.size_bytes >= _PREPARED_FROM_BYTES:
+            look.prepared = self._ws.store.prepare(look.rel, caught.content, caught.digest, staging)
 
     def _is_overdue(self, due: Due) -> bool:
         return self._ws.clock.monotonic() - due.first_at >= self._ws.config.watch.max_delay_s
@@ -228,5 +251,4 @@ def one_look(ws: Workspace, rel: str, *, at_gate: bool) -> Iterator[tuple[int, L
         try:
             yield root_fd, look
         finally:
-            if look.capture is not None:
-                look.capture.discard()
+            look.discard()

@@ -9,8 +9,8 @@ from functools import partial
 from agent.core.model import FileState, Grade, HealAction, Ownership, Reason, Shape, Snapshot
 from agent.core.settle import Due
 from agent.disk.capture import CHUNK_BYTES
+from agent.disk.publish import Draft, Refused
 from agent.disk.staging import StagedFile
-from agent.disk.store import Draft, Refused
 from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome
 from agent.pipeline import Pipeline

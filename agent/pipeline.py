@@ -16,8 +16,8 @@ from agent.core.model import Grade, Reason
 from agent.core.naming import display, next_stamp
 from agent.core.settle import Due
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
+from agent.disk.publish import Draft, Refused
 from agent.disk.staging import StagingFolder
-from agent.disk.store import Draft, Refused
 from agent.look import Look, Looker
 from agent.outcome import Ending, Outcome
 from agent.rotation import bound_aside, make_room, rotate
@@ -32,7 +32,7 @@ class Pipeline:
 
     def __init__(self, ws: Workspace, progress: Callable[[], None] = lambda: None) -> None:
         self._ws = ws
-        self._looker = Looker(ws)
+        self._looker = Looker(ws, prepares=True)
         self._progress = progress
 
     def run(self, dues: Sequence[Due], reason: Reason, *, at_gate: bool = False) -> list[Outcome]:
@@ -58,8 +58,7 @@ class Pipeline:
                 return self._conclude(looks, began)
             finally:
                 for look in looks:
-                    if look.capture is not None:
-                        look.capture.discard()
+                    look.discard()
 
     # publish or hold
 
@@ -92,7 +91,10 @@ class Pipeline:
         if reason is Reason.CHANGE and not look.due.quiet:
             reason = Reason.INTERVAL
         taken_at = next_stamp(self._ws.clock.utc(), look.snapshots[0].taken_at if look.snapshots else None)
-        return Draft(look.rel, caught.content, caught.digest, caught.ownership, grade, reason, result.shape, taken_at)
+        return Draft(
+            look.rel, caught.content, caught.digest, caught.ownership, grade, reason, result.shape, taken_at,
+            prepared=look.prepared,
+        )  # fmt: skip
 
     def _with_room(self, drafts: Sequence[tuple[Look, Draft]], *, held: set[str]) -> list[tuple[Look, Draft]]:
         """Return the drafts that the space budget has room for, thinning old copies for them."""

@@ -14,8 +14,8 @@ from agent.core.model import Grade, Ownership, Reason, Shape
 from agent.disk import swap
 from agent.disk.beneath import folder_beneath, open_folder
 from agent.disk.capture import CHUNK_BYTES, Capture, NotADataFileError, digest_of, open_data_file, ownership_of
+from agent.disk.publish import Draft, Refused
 from agent.disk.staging import StagedFile, StagingFolder
-from agent.disk.store import Draft, Refused
 from agent.disk.swap import Swapped, SwapResult
 from agent.workspace import Workspace
 

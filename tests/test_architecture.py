@@ -60,6 +60,7 @@ MAY_CATCH_ALL = {
     "disk/hints.py": "what escapes would end the dispatching thread; it becomes a doubt",
     "recover.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
     "disk/store.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
+    "disk/codec.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
 }
 
 

@@ -93,7 +93,7 @@ def _first_invalid(text: bytes | memoryview, errors: str) -> int | None:
 
 
 def _judge(text: bytes | memoryview, parser: Parser) -> Document | Flaw:
-    many = _comma_count(text) > _COMMAS_MAX
+    many = len(text) > 2 * _COMMAS_MAX and _comma_count(text) > _COMMAS_MAX  # a member takes a byte beside its comma
     found = _fast(text, many=many)
     if found is None and not many and len(text) <= _STANDARD_MAX_BYTES:
         found = _standard(text, parser)

@@ -134,6 +134,9 @@ def _pointer_to(root: object, wanted: object) -> str | None:
 
 
 def _find(text: bytes | memoryview, wanted: bytes) -> int | None:
+    if isinstance(text, bytes):
+        at = text.find(wanted)
+        return at if at != -1 else None
     for start, chunk in _chunks(text):
         at = chunk.find(wanted)
         if at != -1:

@@ -6,9 +6,11 @@ Source for the flags: renameat2(2).  With `swap.py` the only module that renames
 import ctypes
 import errno
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
+_T = TypeVar("_T")
 _NOREPLACE = 1
 _EXCHANGE = 2
 _NO_RENAMEAT2 = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -104,6 +106,11 @@ def flush(fds: Sequence[int]) -> dict[int, OSError]:
         return {}
     others = _flushers.map(_fsync, left[1:])  # begun before the first one, which is flushed here
     return _errors([(left[0], _fsync(left[0])), *zip(left[1:], others, strict=True)])
+
+
+def begin(work: Callable[[], _T]) -> Future[_T]:
+    """Run `work`, which waits for the disk, beside the caller."""
+    return _flushers.submit(work)
 
 
 def _errors(results: Iterable[tuple[int, OSError | None]]) -> dict[int, OSError]:

@@ -3,12 +3,15 @@
 Sources: RFC 1952 (gzip), RFC 8878 (zstd; the frame carries a checksum).  Modules are loaded when first needed.
 """
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import IO, Any, cast
+
+from agent.disk.capture import CHUNK_BYTES, digest_of
 
 _ZSTD_LEVEL = 3
 _GZIP_LEVEL = 6
@@ -65,6 +68,27 @@ def open_reader(fd: int, suffix: str) -> Iterator[IO[bytes]]:
                 yield plain
         else:
             yield raw
+
+
+def plain_digest(fd: int, suffix: str) -> str:
+    """Return the SHA-256 of the plain bytes in `fd`, in hex; '' when they cannot be unpacked."""
+    if not suffix:
+        return digest_of(fd)
+    try:
+        with open_reader(fd, suffix) as plain:
+            return digest_of_stream(plain)
+    except Exception as error:
+        if is_damage(error):
+            return ""
+        raise
+
+
+def digest_of_stream(plain: IO[bytes]) -> str:
+    """Return the SHA-256 of what is left in a stream, in hex."""
+    hasher = hashlib.sha256()
+    while chunk := plain.read(CHUNK_BYTES):
+        hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 def _second_stream(fd: int, mode: str) -> IO[Any]:

@@ -10,7 +10,7 @@ from agent.core.model import Grade, Shape, Snapshot
 from agent.core.naming import display, parse_name
 from agent.disk.atomic import drop_cached_pages, rename_over
 from agent.disk.beneath import parent_beneath
-from agent.disk.codec import Compression, open_reader, open_writer
+from agent.disk.codec import Compression, open_writer, plain_digest
 from agent.disk.journal import Journal
 from agent.disk.staging import StagedFile, open_root
 from agent.disk.store import Store
@@ -59,9 +59,7 @@ def rewrite(
 
 def _read_back(staged: StagedFile, suffix: str, digest: str, name: str) -> None:
     drop_cached_pages(staged.fd)
-    with open_reader(staged.fd, suffix) as plain:
-        found = hashlib.sha256(plain.read()).hexdigest()
-    if found != digest:
+    if plain_digest(staged.fd, suffix) != digest:
         raise ReadBackError(
             f"{display(name)}: what came back from the disk is not what was written",
             hint="check the disk (smartctl, dmesg); the snapshot is as it was",

@@ -12,11 +12,13 @@ from agent.core.errors import ReadBackError
 from agent.core.model import Grade, Ownership, Reason, Shape, Snapshot
 from agent.core.naming import snapshot_name
 from agent.disk import atomic
+from agent.disk import publish as publish_module
 from agent.disk import store as store_module
 from agent.disk.codec import Compression
 from agent.disk.journal import Journal
+from agent.disk.publish import Draft, Refused
 from agent.disk.staging import StagedFile, StagingFolder
-from agent.disk.store import Draft, Refused, Store
+from agent.disk.store import Store
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINE = Ownership(os.geteuid(), os.getegid(), 0o640)
@@ -188,14 +190,14 @@ def failing_for(content: bytes, step: str, monkeypatch: pytest.MonkeyPatch) -> I
 
     with monkeypatch.context() as broken:
         if step == "rename":
-            take = store_module._take_name
+            take = publish_module._take_name
 
-            def refuse(work: store_module._Work, folder_fd: int) -> None:
+            def refuse(work: publish_module._Work, folder_fd: int) -> None:
                 if work.draft.content == content:
                     raise error
                 take(work, folder_fd)
 
-            broken.setattr(store_module, "_take_name", refuse)
+            broken.setattr(publish_module, "_take_name", refuse)
         elif step == "create":
             create, turns = StagingFolder.create, iter([False, True, False])
 
@@ -360,7 +362,7 @@ def test_failing_disk_says_nothing_about_a_snapshot(backups: Path, monkeypatch: 
         raise OSError(errno.EIO, "no answer")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store_module, "_digest", fails)
+        broken.setattr(store_module, "digest_of_stream", fails)
         with pytest.raises(OSError, match="no answer"):
             store.is_intact(snapshot)
 

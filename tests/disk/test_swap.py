@@ -19,8 +19,9 @@ from agent.disk import lease, swap
 from agent.disk.atomic import exchange, write_all
 from agent.disk.codec import Compression
 from agent.disk.journal import Journal
+from agent.disk.publish import Draft
 from agent.disk.staging import StagedFile, StagingFolder
-from agent.disk.store import Draft, Store
+from agent.disk.store import Store
 from agent.disk.swap import Swapped, SwapResult, swap_in
 
 DAMAGED, GOOD = b'{"users": [', b'{"users": []}'
