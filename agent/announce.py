@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from agent.bot import BotCommandError
 from agent.core.model import Snapshot
 from agent.core.naming import display
 from agent.core.notice import Notice, NoticeKind
+from agent.core.room import Room
 from agent.disk.pause import Pause
 from agent.disk.watcher import Mode, Trouble, WatcherHealth
 from agent.logs import get_logger
@@ -77,6 +79,25 @@ class Announcer:
             self._log.warning("healing_paused", until=until, hint="`backup-agent resume` ends it early")
         if before is not None and pause is None:
             self._log.info("healing_resumed")
+
+    def bot_down(self, error: BotCommandError) -> None:
+        """The bot was stopped for a heal and could not be started again."""
+        self._log.error("bot_start_failed", error=str(error), hint=error.hint)
+        told = f"the bot may be down: {error}; it is tried again by itself"
+        self._recorder.notify(Notice(NoticeKind.BOT_DOWN, told, hint=error.hint))
+
+    def space(self, room: Room, is_low: bool) -> None:  # the one thing that is told
+        """The disk of the snapshots is low, or not any more."""
+        self._metrics.disk_low.set(int(is_low))
+        numbers = {"free_bytes": room.free_bytes, "low_bytes": room.low_bytes, "once_bytes": room.once_bytes}
+        if not is_low:
+            self._log.info("disk_low_ended", **numbers)
+            return
+        hint = "free space on that disk, or set backup_dir to another one; `backup-agent prune` shows what is kept"
+        self._log.warning("disk_low", **numbers, reserve_bytes=room.reserve_bytes or None, hint=hint)
+        reserve = f", {room.reserve_bytes:,} of them are to stay free" if room.reserve_bytes else ""
+        told = f"the disk of the snapshots is low: {room.free_bytes:,} bytes are free{reserve}"
+        self._recorder.notify(Notice(NoticeKind.DISK_LOW, told, hint=hint))
 
     def walk(self, findings: Findings, *, took_s: float, at: float) -> None:
         """A whole walk ended `at` (Unix time)."""

@@ -2,19 +2,28 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from agent.config.model import Bot
 from agent.core.errors import AgentError
+from agent.metrics.labels import BotCommand, BotResult
 
 _MARKER = "bot_stopped"
 _STDERR = 2
 
 
+OnRun = Callable[[BotCommand, BotResult], None]
+"""Hears how each run of a command ended."""
+
+
 class BotCommandError(AgentError):
     """`bot.stop` or `bot.start` did not do what it is for."""
+
+    def __init__(self, what: str, result: BotResult, *, hint: str) -> None:
+        super().__init__(what, hint=hint)
+        self.result = result
 
 
 @dataclass(slots=True)
@@ -25,7 +34,9 @@ class BotRun:
 
 
 @contextmanager
-def bot_stopped(bot: Bot | None, state_dir: str, run: BotRun | None = None) -> Iterator[BotRun]:
+def bot_stopped(
+    bot: Bot | None, state_dir: str, run: BotRun | None = None, on_run: OnRun = lambda _, __: None
+) -> Iterator[BotRun]:
     """The bot is down in the block and is started after it, whatever happened in between; `run` tells how.
 
     Without a configured bot nothing is stopped.  A marker in `state_dir` tells the next start of the agent, should
@@ -41,23 +52,25 @@ def bot_stopped(bot: Bot | None, state_dir: str, run: BotRun | None = None) -> I
     marker = os.path.join(state_dir, _MARKER)
     os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     try:
-        _run(bot.stop, bot.timeout_s, "bot.stop")
+        _run(BotCommand.STOP, bot, on_run)
         yield run
     finally:
-        run.start_error = _start(bot, marker)
+        run.start_error = _start(bot, marker, on_run)
 
 
-def start_if_left_stopped(bot: Bot | None, state_dir: str) -> BotCommandError | None:
+def start_if_left_stopped(
+    bot: Bot | None, state_dir: str, on_run: OnRun = lambda _, __: None
+) -> BotCommandError | None:
     """A bot that a killed agent left stopped is started; return why it could not be."""
     marker = os.path.join(state_dir, _MARKER)
     if bot is None or not os.path.lexists(marker):
         return None
-    return _start(bot, marker)
+    return _start(bot, marker, on_run)
 
 
-def _start(bot: Bot, marker: str) -> BotCommandError | None:
+def _start(bot: Bot, marker: str, on_run: OnRun) -> BotCommandError | None:
     try:
-        _run(bot.start, bot.timeout_s, "bot.start")
+        _run(BotCommand.START, bot, on_run)
     except BotCommandError as error:
         return error
     with suppress(FileNotFoundError):
@@ -65,7 +78,17 @@ def _start(bot: Bot, marker: str) -> BotCommandError | None:
     return None
 
 
-def _run(argv: Sequence[str], timeout_s: float, key: str) -> None:
+def _run(command: BotCommand, bot: Bot, on_run: OnRun) -> None:
+    argv = bot.stop if command is BotCommand.STOP else bot.start
+    try:
+        _call(argv, bot.timeout_s, f"bot.{command}")
+    except BotCommandError as error:
+        on_run(command, error.result)
+        raise
+    on_run(command, BotResult.OK)
+
+
+def _call(argv: Sequence[str], timeout_s: float, key: str) -> None:
     # What the command says goes where the agent's own errors go.  A pipe would be inherited by a bot that a script
     # puts into the background: the command would never seem to end, and the bot would die with the agent.
     hint = f"what it said stands in the agent's output; run it by hand as the agent's user: {' '.join(argv)}"
@@ -80,8 +103,8 @@ def _run(argv: Sequence[str], timeout_s: float, key: str) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise BotCommandError(f"{key} did not end within {timeout_s:g} s", hint=hint) from error
+        raise BotCommandError(f"{key} did not end within {timeout_s:g} s", BotResult.TIMED_OUT, hint=hint) from error
     except OSError as error:
-        raise BotCommandError(f"{key} cannot be run: {error}", hint=hint) from error
+        raise BotCommandError(f"{key} cannot be run: {error}", BotResult.NOT_RUN, hint=hint) from error
     if done.returncode != 0:
-        raise BotCommandError(f"{key} ended with code {done.returncode}", hint=hint)
+        raise BotCommandError(f"{key} ended with code {done.returncode}", BotResult.FAILED, hint=hint)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from agent.bot import BotCommandError, BotRun, bot_stopped, start_if_left_stopped
+from agent.bot import BotCommandError, BotRun, OnRun, bot_stopped, start_if_left_stopped
 from agent.core.decide import Heal, LeftWhy, heals_in_window
 from agent.core.model import FileState, Grade, HealAction, Reason
 from agent.core.settle import Due
@@ -28,8 +28,8 @@ class Healer:
     `bot_error` tells why the bot could not be started again after the last heal: it may be down.
     """
 
-    def __init__(self, ws: Workspace, pipeline: Pipeline) -> None:
-        self._ws = ws
+    def __init__(self, ws: Workspace, pipeline: Pipeline, on_bot_run: OnRun = lambda _, __: None) -> None:
+        self._ws, self._on_bot_run = ws, on_bot_run
         self._pipeline = pipeline
         self.displaced: list[Displaced] = []
         self.bot_error: BotCommandError | None = None
@@ -47,7 +47,7 @@ class Healer:
         if not hopeful:
             return outcomes
         try:
-            with bot_stopped(bot, self._ws.config.state_dir, run):
+            with bot_stopped(bot, self._ws.config.state_dir, run, self._on_bot_run):
                 return outcomes + [self._heal_one(rel, at_gate) for rel in hopeful]
         except BotCommandError as error:
             return outcomes + [self._bot_failed(rel, error) for rel in hopeful]
@@ -72,7 +72,8 @@ class Healer:
 
     def start_bot(self) -> None:
         """A bot that a heal left stopped, of this agent or of one that was killed, is started; see `bot_error`."""
-        self.bot_error = start_if_left_stopped(self._ws.config.bot, self._ws.config.state_dir)
+        config = self._ws.config
+        self.bot_error = start_if_left_stopped(config.bot, config.state_dir, self._on_bot_run)
 
     def _heal_one(self, rel: str, at_gate: bool) -> Outcome:
         with one_look(self._ws, rel, at_gate=at_gate) as (root_fd, look):

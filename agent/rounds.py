@@ -29,6 +29,7 @@ from agent.record import Recorder, error_fields
 from agent.recover import adopt_unknown, forget_vanished
 from agent.rescan import Findings, Rescan
 from agent.scrape import Scrape
+from agent.space import SpaceWatch
 from agent.verifying import Verifying
 from agent.workspace import Clock, Workspace
 
@@ -66,7 +67,7 @@ class Rounds:
         self._clock: Clock = ws.clock
         self._log = get_logger()
         self.pipeline = Pipeline(ws, progress)
-        self.healer = Healer(ws, self.pipeline)
+        self.healer = Healer(ws, self.pipeline, metrics.count_bot_command)
         self.lanes = Lanes(wake)
         self.settler = Settler(self._config.watch.debounce_s, self._config.watch.max_delay_s)
         self.rescan = Rescan(ws)
@@ -81,6 +82,7 @@ class Rounds:
         )
         self._compaction = Compaction(ws, announce.journal_left_long)
         self._verifying = Verifying(ws, self.lanes, announce.verified)
+        self._space = SpaceWatch(ws, announce.space)
         self._backoff = BackOff()
         self._absent: set[str] = set()  # files whose absence is waited out
         self._left_paused: set[str] = set()  # files to be looked at again when the pause ends
@@ -116,13 +118,14 @@ class Rounds:
             self._start_bot(now)
         if self._root_up:
             self._verifying.turn(now)
+            self._space.turn(now)
         self._dispatch()
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
         times = [self._next_rescan, self._next_pause_look]
         if self._root_up:
-            times += [self._next_audit, self._verifying.next_at]
+            times += [self._next_audit, self._verifying.next_at, self._space.next_at]
         if not self.lanes.heals:
             times.append(self._next_bot_start)
         due = self.settler.next_due()
@@ -238,7 +241,7 @@ class Rounds:
             self._backoff.reset(_BOT)
             self._next_bot_start = inf
             return
-        self._log.error("bot_start_failed", error=str(error), hint=error.hint)
+        self._announce.bot_down(error)
         self._next_bot_start = self._clock.monotonic() + self._backoff.next_s(_BOT)
 
     def learn(self, outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 
 # From the outside in.  A module imports what stands further down, its own room, and in SERVICE and PIPELINE its
 # neighbours.
-SERVICE = frozenset({"announce", "gate", "lanes", "migration", "rounds", "service", "verifying", "wake"})
+SERVICE = frozenset({"announce", "gate", "lanes", "migration", "rounds", "service", "space", "verifying", "wake"})
 PIPELINE = frozenset(
     {"bot", "compaction", "cure", "edit", "erase", "healing", "look", "manual", "mending", "notices", "obstacles", "outcome", "pipeline", "putback", "record", "recover", "rescan", "rotation", "scrape", "verify", "workspace"}
 )  # fmt: skip

@@ -1,14 +1,21 @@
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench import DAMAGE, USERS, Bench, document, python
 
+from agent.announce import Announcer
 from agent.bot import BotCommandError, BotRun, bot_stopped, start_if_left_stopped
 from agent.config.model import Bot
+from agent.core.notice import Notice, NoticeKind
+from agent.metrics import Metrics
+from agent.metrics.labels import BotCommand, BotResult
 from agent.outcome import Ending
+from agent.record import Recorder
 
 
 class Told:
@@ -160,3 +167,50 @@ def test_gate_never_stops_the_bot(tmp_path: Path) -> None:
 
     assert outcome.ending is Ending.HEALED
     assert told.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "result"),
+    [
+        ({"stop": "raise SystemExit(5)"}, ("stop", "failed")),
+        ({"start": "raise SystemExit(5)"}, ("start", "failed")),
+        ({"stop": "import time; time.sleep(60)", "timeout_s": 1.0}, ("stop", "timed_out")),
+    ],
+)
+def test_each_run_of_a_command_is_counted_by_how_it_ended(
+    tmp_path: Path, trouble: dict[str, Any], result: tuple[str, str]
+) -> None:
+    runs: list[tuple[BotCommand, BotResult]] = []
+
+    with (
+        suppress(BotCommandError),
+        bot_stopped(Told(tmp_path, **trouble).bot, str(tmp_path), on_run=lambda *run: runs.append(run)),
+    ):
+        pass
+
+    other = "start" if result[0] == "stop" else "stop"
+    assert sorted(runs) == sorted([result, (other, "ok")])
+
+
+def test_a_program_that_is_not_there_is_counted_as_not_run(tmp_path: Path) -> None:
+    runs: list[tuple[BotCommand, BotResult]] = []
+    bot = Bot(stop=("/no/such/program",), start=("/no/such/program",))
+
+    with pytest.raises(BotCommandError), bot_stopped(bot, str(tmp_path), on_run=lambda *run: runs.append(run)):
+        pass
+
+    assert runs == [("stop", "not_run"), ("start", "not_run")]
+
+
+def test_metric_and_notice_tell_that_the_bot_may_be_down(tmp_path: Path) -> None:
+    notices: list[Notice] = []
+    metrics = Metrics("0")
+    metrics.count_bot_command(BotCommand.START, BotResult.FAILED)
+    error = BotCommandError("bot.start ended with code 1", BotResult.FAILED, hint="run it by hand")
+
+    Announcer(metrics, Recorder(metrics, notices.append), "/data").bot_down(error)
+
+    text = metrics.expose()[1].decode()
+    assert 'backup_agent_bot_commands_total{command="start",result="failed"} 1.0' in text
+    assert 'backup_agent_bot_commands_total{command="stop",result="timed_out"} 0.0' in text
+    assert [(notice.kind, notice.hint) for notice in notices] == [(NoticeKind.BOT_DOWN, "run it by hand")]

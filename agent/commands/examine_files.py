@@ -27,6 +27,7 @@ _YEARS = range(2024, 2100)
 def examine_files(case: Case) -> Iterator[Finding]:
     """Yield what is found, the live files first."""
     yield _integrity(case)
+    yield _missing(case)
     yield _clock(case)
     yield _stuck(case)
     if case.catalog is None:
@@ -42,21 +43,34 @@ def examine_files(case: Case) -> Iterator[Finding]:
 
 def _integrity(case: Case) -> Finding:
     bad = [seen for seen in case.seen.files if seen.grade is not Grade.GOOD]
-    named = [rel for rel in case.config.named_files() if case.config.rule_for(rel).required]
-    gone = [rel for rel in named if not os.path.lexists(os.path.join(case.config.data_dir, rel))]
     aspect, total = "data files", counted(len(case.seen.files), "data file")
     if bad:
         first = f"{display(bad[0].rel)}: {bad[0].problem or bad[0].grade}"
         return fail(
             aspect, f"{len(bad):,} of {total} not good, such as {first}", "backup-agent check, then backup-agent status"
         )
-    if gone:
-        return fail(
-            aspect, f"{display(gone[0])} must exist and does not", f"backup-agent restore {shell_word(gone[0])}"
-        )
     if not case.seen.files:
         return warn(aspect, "none", "name the bot's folder with data_dir, and its files with watch.include")
     return ok(aspect, f"{total}, all good")
+
+
+def _missing(case: Case) -> Finding:
+    """Files that were there once, or must be, and are not."""
+    config = case.config
+    required = {rel for rel in config.named_files() if config.rule_for(rel).required}
+    states = case.catalog.files() if case.catalog else []
+    known = required | {state.rel for state in states if config.is_data_file(state.rel)}
+    gone = sorted(rel for rel in known if not os.path.lexists(os.path.join(config.data_dir, rel)))
+    if not gone:
+        return ok("missing files", "none")
+    needed = [rel for rel in gone if rel in required]
+    first = (needed or gone)[0]
+    what = f"{display(first)}, which must exist" if needed else display(first)
+    step = f"backup-agent restore {shell_word(first)}, or backup-agent accept {shell_word(first)} if it was meant to go"
+    told = f"{len(gone):,} of {counted(len(known), 'known file')} not there, such as {what}"
+    return (fail if needed else warn)(
+        "missing files", told, step if len(gone) == 1 else f"backup-agent status names them; {step}"
+    )
 
 
 def _clock(case: Case) -> Finding:

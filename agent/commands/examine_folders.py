@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from agent.commands.finding import Case, Finding, fail, ok, warn
 from agent.commands.wording import counted, size
 from agent.core.naming import display
+from agent.core.room import Room
 from agent.disk import lease
 from agent.disk.atomic import cannot_exchange, exchange
 from agent.disk.inotify import is_remote
 from agent.disk.staging import StagingFolder
-from agent.rotation import free_bytes
 
 _WATCH_LIMIT = "/proc/sys/fs/inotify/max_user_watches"
 _MOUNTS = "/proc/self/mountinfo"
@@ -173,15 +173,18 @@ def _kinds(case: Case) -> Iterator[Finding]:
 
 def _space(case: Case) -> Finding:
     wish = case.config.backup
-    free = free_bytes(nearest(case.config.backup_dir))
-    once = sum(seen.size_bytes for seen in case.seen.files)
+    disk = os.statvfs(nearest(case.config.backup_dir))
+    once, free = sum(seen.size_bytes for seen in case.seen.files), disk.f_bavail * disk.f_frsize
     need = once + (wish.min_free_bytes or 0)
+    room = Room(free, disk.f_blocks * disk.f_frsize, wish.min_free_bytes or 0, once)
     told = f"{size(free)} free; one snapshot of everything takes {size(once)}"
     if free < need:
         reserve = f" and {size(wish.min_free_bytes)} are to stay free" if wish.min_free_bytes else ""
         return fail("space", f"{told}{reserve}", "free space on that disk, or set backup_dir to another one")
     if wish.max_total_size_bytes is not None and wish.max_total_size_bytes < 2 * once:
         return warn("space", f"{told}, backup.max_total_size is less than twice that", "raise backup.max_total_size")
+    if room.is_low(was_low=False):
+        return warn("space", f"{told}, and less than {size(room.low_bytes)} is low", "free space on that disk")
     return ok("space", told)
 
 

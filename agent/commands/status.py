@@ -14,7 +14,7 @@ from agent.core.model import Grade
 from agent.core.naming import display
 from agent.core.paste import shell_word
 from agent.outcome import Ending, Outcome
-from agent.rotation import free_bytes
+from agent.space import room_of
 
 _SHOWN_MAX = 50
 
@@ -66,7 +66,9 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> Non
     counts, stored = session.ws.catalog.count_snapshots()
     by_grade = ", ".join(f"{count:,} {grade}" for grade, count in sorted(counts.items())) or "none"
     say(f"snapshots:  {by_grade}; {size(stored)} in {display(session.config.backup_dir)}")
-    say(f"free:       {size(free_bytes(session.config.backup_dir))} beside them")
+    room = room_of(session.ws)
+    low = f", which is low: {size(room.low_bytes)} and more would do" if room.is_low(was_low=False) else ""
+    say(f"free:       {size(room.free_bytes)} beside them{low}")
     if not problems:
         return
     say()
@@ -105,6 +107,7 @@ def _last_good(entries: list[Entry]) -> datetime | None:
 
 def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> dict[str, object]:
     counts, stored = session.ws.catalog.count_snapshots()
+    room = room_of(session.ws)
     return {
         "ok": not problems,
         "daemon_pid": session.daemon,
@@ -116,7 +119,8 @@ def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> d
         "given_up": session.ws.catalog.count_given_up(),
         "snapshots": {grade.value: count for grade, count in sorted(counts.items())},
         "stored_bytes": stored,
-        "free_bytes": free_bytes(session.config.backup_dir),
+        "free_bytes": room.free_bytes,
+        "disk_low": room.is_low(was_low=False),
         "problems": [
             {
                 "file": entry.rel,

@@ -11,7 +11,8 @@ class NoticeKind(StrEnum):
     DAMAGED = "damaged"  # and left for a person: no restore point, not wanted, not to be read
     GAVE_UP = "gave_up"
     SUSPECT = "suspect"
-    DISK_LOW = "disk_low"  # a snapshot could not be written for want of space
+    DISK_LOW = "disk_low"  # before snapshots are refused for want of space, and when they are
+    BOT_DOWN = "bot_down"  # stopped for a heal, and not started again
     DRILL_FAILED = "drill_failed"
 
 

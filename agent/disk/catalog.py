@@ -191,6 +191,10 @@ class Catalog:
     def count_given_up(self) -> int:
         return int(self._read("SELECT count(*) FROM files WHERE gave_up=1")[0][0])
 
+    def count_bytes(self) -> int:
+        """Return how large all data files are together, as they were last seen."""
+        return int(self._read("SELECT coalesce(sum(coalesce(size, shape_size)), 0) FROM files")[0][0])
+
     # snapshots
 
     def snapshots(self, rel: str) -> list[Snapshot]:

@@ -20,6 +20,8 @@ from agent.metrics.client import (
     plain_text,
 )
 from agent.metrics.labels import (
+    BotCommand,
+    BotResult,
     CaptureResult,
     Deletion,
     Folder,
@@ -85,6 +87,11 @@ class Metrics:
         self.heal_duration = self._durations(
             "backup_agent_heal_duration_seconds", "From judged to healed, for one data file."
         )
+        commands = Counter(
+            "backup_agent_bot_commands_total", "Runs of bot.stop and bot.start.", ["command", "result"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._bot_commands = {(a, b): commands.labels(a.value, b.value) for a in BotCommand for b in BotResult}
         self.quarantined = self._counter("backup_agent_quarantined_total", "Damaged states put in quarantine.")
         self.swaps_undone = self._counter(
             "backup_agent_swaps_undone_total", "Restores taken back because the bot wrote meanwhile."
@@ -136,6 +143,9 @@ class Metrics:
         )
         self.disk_free_bytes = self._gauge_by(
             "backup_agent_disk_free_bytes", "Space that the agent may still fill.", "dir", Folder
+        )
+        self.disk_low = self._gauge(
+            "backup_agent_disk_low", "1 while the disk of the snapshots has no room for many more of them."
         )
         self.io_errors = self._counter_by("backup_agent_io_errors_total", "I/O errors.", "operation", Operation)
         self.config_last_reload_successful = self._gauge(
@@ -200,6 +210,9 @@ class Metrics:
 
     def count_heal(self, action: HealAction, result: HealResult) -> None:
         self._heals[action, result].inc()
+
+    def count_bot_command(self, command: BotCommand, result: BotResult) -> None:
+        self._bot_commands[command, result].inc()
 
     def on_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` right before each exposition, never twice at a time, from whichever thread exposes."""

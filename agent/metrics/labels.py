@@ -67,6 +67,20 @@ class Folder(StrEnum):
     BACKUP = "backup"
 
 
+class BotCommand(StrEnum):
+    STOP = "stop"
+    START = "start"
+
+
+class BotResult(StrEnum):
+    """How a command of the config's `bot` ended."""
+
+    OK = "ok"
+    FAILED = "failed"  # with an exit code of its own
+    TIMED_OUT = "timed_out"
+    NOT_RUN = "not_run"  # there is no such program, or it may not be run
+
+
 class HttpFailure(StrEnum):
     """Why a client of the web server went without its answer."""
 

@@ -101,7 +101,7 @@ def test_damaged_file_fails_with_the_next_step(place: Place) -> None:
 def test_required_file_that_is_gone_fails(place: Place) -> None:
     place.configure("files: [{path: shop.json, required: true}]")
 
-    assert examined(place)[1]["data files"] == "fail"
+    assert examined(place)[1]["missing files"] == "fail"
 
 
 def test_snapshots_that_something_else_deleted_fail(place: Place) -> None:
@@ -274,3 +274,45 @@ def test_files_of_another_user_are_told(place: Place, monkeypatch: pytest.Monkey
     assert code == 0
     assert "WARN  user" in out
     assert "next: run the agent, and doctor, as" in out
+
+
+def missing(place: Place) -> tuple[str, str, str | None]:
+    found = next(f for f in place.json("doctor")[1]["findings"] if f["aspect"] == "missing files")
+    return found["level"], found["message"], found["next"]
+
+
+def test_files_that_are_not_there_any_more_are_counted_with_the_next_step(place: Place) -> None:
+    place.write("my shop.json", [1])
+    place.run("snapshot")
+    assert missing(place) == ("ok", "none", None)
+
+    (place.data / "my shop.json").unlink()
+
+    assert missing(place) == (
+        "warn",
+        "1 of 2 known files not there, such as my shop.json",
+        "backup-agent restore 'my shop.json', or backup-agent accept 'my shop.json' if it was meant to go",
+    )
+
+
+def test_an_accepted_loss_is_no_finding(place: Place) -> None:
+    place.write("shop.json", [1])
+    place.run("snapshot")
+    (place.data / "shop.json").unlink()
+    place.run("accept", "shop.json")
+
+    assert missing(place)[0] == "ok"
+
+
+def test_a_required_file_that_is_not_there_fails_among_the_missing(place: Place) -> None:
+    place.configure("files: [{path: users.json, required: true}]")
+    place.write("a.json", [1])
+    place.run("snapshot")
+    for rel in ("a.json", "users.json"):
+        (place.data / rel).unlink()
+
+    level, told, step = missing(place)
+
+    assert (level, told) == ("fail", "2 of 2 known files not there, such as users.json, which must exist")
+    assert step is not None
+    assert step.startswith("backup-agent status names them; backup-agent restore users.json")
