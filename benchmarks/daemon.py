@@ -128,8 +128,7 @@ class Daemon:
 
     def processor_s(self) -> float:
         """Return the processor time of all its threads, ended ones too, and of its children, in seconds."""
-        total = sum(processor_s(pid) for pid in self.pids())
-        return total + _ended_children_s(self.pid)
+        return processor_of_tree(self.pid)
 
     def pids(self) -> list[int]:
         """Return the process and its living descendants."""
@@ -154,9 +153,16 @@ def processor_s(pid: int) -> float:
         return 0.0
 
 
+def processor_of_tree(pid: int) -> float:
+    """Return the processor time of a process and its descendants, ended ones too; those are counted in ticks."""
+    return sum(processor_s(one) + _ended_children_s(one) for one in [pid, *_descendants(pid)])
+
+
 def _ended_children_s(pid: int) -> float:
-    with open(f"/proc/{pid}/stat", encoding="ascii") as stream:
-        fields = stream.read().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -19,7 +19,7 @@ class Floor:
     """The compiled program, and a folder that it copies into."""
 
     def __init__(self, scratch: Path) -> None:
-        self.binary = _compiled(scratch)
+        self.binary = compiled("floor", scratch)
         self.folder = scratch / "floor-copies"
         self.folder.mkdir(exist_ok=True)
 
@@ -33,13 +33,14 @@ class Floor:
         return [str(self.binary), *(["-s"] if whole else []), str(self.folder), *map(str, files)]
 
 
-def _compiled(scratch: Path) -> Path:
-    source, binary = Path(__file__).with_name("floor.c"), scratch / "floor"
+def compiled(name: str, scratch: Path) -> Path:
+    """Return the program of `name`.c; it is made when the source is newer."""
+    source, binary = Path(__file__).with_name(f"{name}.c"), scratch / name
     if binary.exists() and binary.stat().st_mtime >= source.stat().st_mtime:
         return binary
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        sys.exit("the floor is a small C program and there is no C compiler: install one (Debian: apt install gcc)")
+        sys.exit(f"{name} is a small C program and there is no C compiler: install one (Debian: apt install gcc)")
     scratch.mkdir(parents=True, exist_ok=True)
     subprocess.run([compiler, "-O2", "-o", str(binary), str(source)], check=True)
     return binary

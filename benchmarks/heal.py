@@ -129,11 +129,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _measure(report: Report, sides: list[Side], floor: FloorSide, size: str) -> None:
-    for turn in range(-WARM_UP, report.arguments.pairs):
-        tell(f"{size}: pair {turn + 1} of {report.arguments.pairs}")
-        if turn in (-WARM_UP, 0):
-            samples: dict[str, Samples] = {side.name: Samples() for side in sides}
-            floor_ms: list[float] = []
+    samples = {side.name: Samples() for side in sides}
+    floor_ms: list[float] = []
+    pairs = report.arguments.pairs
+    for turn in range(-min(WARM_UP, pairs - 1), pairs):
+        tell(f"{size}: pair {turn + 1} of {pairs}")
+        if turn == 0:
+            samples, floor_ms = {side.name: Samples() for side in sides}, []
         for side in sides:
             side.turn(size, samples[side.name])
         floor_ms.append(floor.turn(size))

@@ -151,9 +151,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _measure(report: Report, sides: list[Side], floor: FloorSide, size: str, style: str) -> None:
     samples = {side.name: Samples() for side in sides}
     floor_ms: list[tuple[float, float]] = []
-    for turn in range(WARM_UP + report.arguments.pairs):
-        tell(f"{size} {style}: pair {turn + 1 - WARM_UP} of {report.arguments.pairs}")
-        if turn == WARM_UP:
+    pairs = report.arguments.pairs
+    for turn in range(-min(WARM_UP, pairs - 1), pairs):
+        tell(f"{size} {style}: pair {turn + 1} of {pairs}")
+        if turn == 0:
             samples, floor_ms = {side.name: Samples() for side in sides}, []
         for side in sides:
             side.turn(size, STYLES[style], samples[side.name])
