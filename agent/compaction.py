@@ -104,7 +104,7 @@ def _records(ws: Workspace) -> Iterator[dict[str, object]]:
     for record in ws.journal.read("swap"):
         if os.path.lexists(os.path.join(str(record.get("folder")), str(record.get("staged")))):
             yield record
-    yield from map(_record_of, ws.catalog.all_snapshots())
+    yield from map(record_of, ws.catalog.all_snapshots())
     for record in ws.journal.read("accept"):
         if ws.catalog.snapshot_named(str(record.get("was"))) is not None:
             yield record
@@ -114,7 +114,8 @@ def _records(ws: Workspace) -> Iterator[dict[str, object]]:
             yield record
 
 
-def _record_of(s: Snapshot) -> dict[str, object]:
+def record_of(s: Snapshot) -> dict[str, object]:
+    """Return what the journal has to tell of a snapshot."""
     shape = [s.shape.root, s.shape.records] if s.shape else None
     return {
         "op": "publish", "rel": s.rel, "name": s.name, "digest": s.digest, "size": s.size_bytes,

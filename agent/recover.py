@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from agent.checks import check
-from agent.compaction import shorten_journal
+from agent.compaction import record_of, shorten_journal
 from agent.core.errors import BackupFolderReplacedError
 from agent.core.guard import find_collapse
 from agent.core.model import CheckResult, FileState, Grade, Reason, Shape, Snapshot
@@ -102,6 +102,7 @@ def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None
     if gone and go_on():  # cut short, we do not know yet what is newer than they are
         done.vanished += _without_rotated(ws, gone)
         _forget(ws, gone)
+    _know_rewritten(ws, done)
 
 
 def forget_vanished(ws: Workspace) -> list[Snapshot]:
@@ -255,6 +256,22 @@ def _know_file(ws: Workspace, rel: str) -> None:
     if good is not None and ws.catalog.file(rel) is None:
         state = FileState(rel, Grade.GOOD, good.taken_at, last_good_at=good.taken_at, last_snapshot_at=good.taken_at)
         ws.catalog.save_files([state])
+
+
+def _know_rewritten(ws: Workspace, done: Recovered) -> None:
+    """A copy that an erasure rewrote, and whose row it did not come to change, is known as it is now."""
+    for record in ws.journal.read("erase"):
+        s = ws.catalog.snapshot_named(str(record.get("name")))
+        if s is None or s.digest != record.get("was"):
+            continue
+        told = {s.name: record_of(s) | {key: record.get(key) for key in ("digest", "size", "grade", "shape")}}
+        try:
+            found = _Unknown(s.rel, s.name, s.taken_at, ws.store.stored_size(s.name) or 0, is_ahead=False)
+            after = _told_snapshot(found, told)
+            if after is not None and ws.store.is_intact(after):
+                ws.catalog.add_snapshots([after])
+        except OSError as error:
+            done.failures.append((s.name, error))
 
 
 def _find_unknown(ws: Workspace, told: dict[str, dict[str, object]], done: Recovered) -> Iterator[_Unknown]:

@@ -11,8 +11,9 @@ import pytest
 from bench import DAMAGE, USERS, Bench, document
 
 import agent.recover as recover_module
-from agent.core.model import Grade
+from agent.core.model import Grade, Shape
 from agent.disk.catalog import Catalog
+from agent.disk.rewrite import rewrite
 from agent.disk.walk import Found, Skipped, SkipReason
 from agent.outcome import Ending
 from agent.recover import Recovered, forget_vanished, mark_clean, recover
@@ -73,6 +74,31 @@ def test_vanished_snapshot_is_forgotten_and_told(bench: Bench) -> None:
 
     assert [s.name for s in forget_vanished(bench.ws)] == [victim.name]
     assert bench.ws.catalog.snapshot_named(victim.name) is None
+
+
+@pytest.mark.parametrize("catalog", [True, False])
+def test_copy_that_an_erasure_rewrote_before_it_was_killed_is_known_as_it_is(bench: Bench, catalog: bool) -> None:
+    """It once was taken for rot until the erasure was made again."""
+    snapshot = bench.ws.catalog.snapshots(USERS)[1]
+    text = document(2, records=7)
+    after = rewrite(
+        bench.ws.store, bench.ws.journal, snapshot, text, grade=Grade.GOOD, shape=Shape(len(text), "object", 7)
+    )
+
+    restart(bench, catalog=catalog)
+
+    assert bench.ws.catalog.snapshot_named(snapshot.name) == after
+    assert bench.ws.store.is_intact(after)
+
+
+def test_copy_whose_erasure_was_killed_before_it_is_as_it_was(bench: Bench) -> None:
+    snapshot = bench.ws.catalog.snapshots(USERS)[1]
+    told = {"digest": "0" * 64, "size": 7, "grade": "good", "shape": None}
+    bench.ws.journal.append_durably({"op": "erase", "name": snapshot.name, "was": snapshot.digest, **told})
+
+    restart(bench)
+
+    assert bench.ws.catalog.snapshot_named(snapshot.name) == snapshot
 
 
 def after_a_power_cut(tmp_path: Path, settings: str) -> tuple[Bench, list[str]]:

@@ -28,17 +28,35 @@ def clean_violations(backups: Path) -> list[str]:
         return [f"clean, and yet: {line}" for line in catalog_violations(backups / ".agent", list(copies_in(backups)))]
 
 
-def row_violations(backups: Path) -> list[str]:
-    """Each row of the catalog announces a snapshot: it is there, whole.  One that is being deleted may be gone."""
+def row_violations(backups: Path, *, deletes: bool = False) -> list[str]:
+    """Each row of the catalog announces a snapshot: it is there, whole.
+
+    One that is being deleted may be gone, and the mark of it lost: where the agent `deletes`, only what is torn counts.
+    """
     with looked_at(backups / ".agent") as state_dir:
         rows = _rows(state_dir, "SELECT name, digest FROM snapshots WHERE doomed=0") if state_dir else []
     there = {copy.name: copy.digest for copy in copies_in(backups)}
-    journal = (backups / ".agent/journal.jsonl").read_bytes() if rows else b""
-    return [
-        f"catalog row: {name} is {'torn' if name in there else 'not there'}"
-        for name, digest in ((os.fsdecode(str_name), digest) for str_name, digest in rows)
-        if there.get(name) != digest and f'"was":"{name}"'.encode() not in journal  # an accept gives it another name
-    ]
+    moved, rewritten = _told_by_journal(backups) if rows else (set(), set())
+    found = []
+    for name, digest in ((os.fsdecode(name), digest) for name, digest in rows):
+        if name not in there and not deletes and name not in moved:
+            found.append(f"catalog row: {name} is not there")
+        elif name in there and there[name] != digest and (name, digest, there[name]) not in rewritten:
+            found.append(f"catalog row: {name} is torn")
+    return found
+
+
+def _told_by_journal(backups: Path) -> tuple[set[str], set[tuple[str, str, str | None]]]:
+    """The names that an accept took away, and the digests before and after each erasure: a start knows of both."""
+    moved, rewritten = set(), set()
+    for line in (backups / ".agent/journal.jsonl").read_bytes().splitlines():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if record.get("op") == "accept":
+                moved.add(record["was"])
+            if record.get("op") == "erase":
+                rewritten.add((record["name"], record["was"], record["digest"]))
+    return moved, rewritten
 
 
 def announced_violations(place: Place, said: str) -> list[str]:

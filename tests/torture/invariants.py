@@ -189,21 +189,20 @@ def catalog_violations(state_dir: Path, copies: Sequence[Copy]) -> list[str]:
 
 def journal_violations(state_dir: Path, copies: Sequence[Copy]) -> list[str]:
     """What the journal tells of a copy is true, and the folder's format is told."""
-    found = []
-    there = {copy.name: copy for copy in copies}
+    told: dict[str, str] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in (state_dir / "journal.jsonl").read_bytes().splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
                 continue  # cut short by the fault: the next line stands alone
-            copy = there.get(str(record.get("name")))
-            if record.get("op") == "publish" and copy is not None and record["digest"] != copy.digest:
-                found.append(f"journal: tells another digest of {copy.name}")
+            if record.get("op") in ("publish", "erase"):
+                told[record["name"]] = record["digest"]
+    found = [f"journal: tells another digest of {c.name}" for c in copies if told.get(c.name, c.digest) != c.digest]
     with contextlib.suppress(FileNotFoundError):
-        told = (state_dir / "format").read_bytes()
-        if not told.strip().isdigit():
-            found.append(f"format: the folder's version is told as {told!r}")
+        version = (state_dir / "format").read_bytes()
+        if not version.strip().isdigit():
+            found.append(f"format: the folder's version is told as {version!r}")
     return found
 
 

@@ -32,7 +32,8 @@ from held_flushes import Held, why_not
 from invariants import Expected, digest_of
 from scene import Scene
 from service_operations import FLUSH, RELOAD, SERVICES, serve
-from subject import MODES, Operation, Place, changed, document, protected
+from subject import MODES, Operation, Place, changed, document
+from upkeep_operations import JOURNAL, PIN, UPKEEP, is_short, long_journal
 
 FLUSHES_MAX = 400
 
@@ -68,18 +69,6 @@ def _either(place: Place) -> Expected:
     return Expected(dict.fromkeys(MODES, frozenset({one, two})), {rel: [one, two] for rel in MODES})
 
 
-def _pin(place: Place) -> int:
-    return place.agent("pin", place.copies()[0].name)
-
-
-def _one_state(place: Place) -> Expected:
-    one = digest_of(document(1))
-    return Expected(dict.fromkeys(MODES, frozenset({one})), {rel: [one] for rel in MODES})
-
-
-PIN = Operation("pin", protected, _pin, _one_state, _one_state, lambda place: is_pinned(place.backups))
-
-
 def _pin_beside_service(place: Place) -> int:
     """A person pins while the agent runs, and sees the command succeed."""
 
@@ -105,26 +94,18 @@ PIN_BESIDE = replace(PIN, name="pin beside the running service", act=_pin_beside
 def _with_long_journal(place: Place) -> None:
     """The journal is due to be made short at the next start."""
     changed(place)
-    journal = place.backups / ".agent/journal.jsonl"
-    gone = json.dumps(
-        {"op": "publish", "name": "gone", "rel": "gone.json", "digest": "0" * 64, "size": 1, "why": "x" * 900}
-    )
-    with journal.open("a") as stream:
-        stream.write(f"{gone}\n" * 1200)
+    with (place.backups / JOURNAL).open("a") as stream:
+        stream.writelines(f"{json.dumps(record)}\n" for record in long_journal(place))
 
 
-def _is_compact(place: Place) -> bool:
-    return (place.backups / ".agent/journal.jsonl").stat().st_size < 100_000
-
-
-COMPACT = replace(SNAPSHOT, name="journal made short", prepare=_with_long_journal, done=_is_compact)
+COMPACT = replace(SNAPSHOT, name="journal made short at a start", prepare=_with_long_journal, done=is_short)
 OPERATIONS = {
     operation.name: operation
     for operation in (
         *(o for o in (*SERVICES, *COMMANDS) if o not in (FLUSH, RELOAD)),
         replace(FLUSH, fault=_either, mended=_either),
         RELOAD,
-        PIN,
+        *UPKEEP,
         PIN_BESIDE,
         COMPACT,
     )
@@ -175,7 +156,8 @@ class Trial:
 
     def _as_left(self, said: str, *, ended: bool) -> list[str]:
         """What is broken before anything mended it."""
-        found = [*self.scene.at_once(), *clean_violations(self.place.backups), *row_violations(self.place.backups)]
+        found = [*self.scene.at_once(), *clean_violations(self.place.backups)]
+        found += row_violations(self.place.backups, deletes=self.operation.deletes)
         found += announced_violations(self.place, said)
         if ended and not self.operation.done(self.place):
             found.append("announced: the operation ended well, and what it did is not there")

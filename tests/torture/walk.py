@@ -15,8 +15,9 @@ from scene import Scene
 from service_operations import SERVICES
 from subject import Operation
 from syscalls import Blow, Ended
+from upkeep_operations import UPKEEP
 
-ALL = (*SERVICES, *COMMANDS)
+ALL = (*SERVICES, *COMMANDS, *UPKEEP)
 Judge = Callable[["Scene", Blow, Ended], list[str]]
 
 
