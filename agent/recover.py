@@ -100,7 +100,7 @@ def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None
         return
     _adopt_unknown(ws, done, go_on)
     if gone and go_on():  # cut short, we do not know yet what is newer than they are
-        done.vanished += _without_rotated(ws, gone)
+        done.vanished += _without_ours(ws, gone)
         _forget(ws, gone)
     _know_rewritten(ws, done)
 
@@ -146,16 +146,18 @@ def _forget(ws: Workspace, gone: Sequence[Snapshot]) -> None:
     ws.catalog.remove_snapshots(gone)
 
 
-def _without_rotated(ws: Workspace, gone: Sequence[Snapshot]) -> list[Snapshot]:
-    """Those that rotation would not have deleted.
+def _without_ours(ws: Workspace, gone: Sequence[Snapshot]) -> list[Snapshot]:
+    """Those that are not gone by our own doing.
 
-    A power cut takes the newest rows of the catalog, and with them that rotation deleted something.  Its plan is the
-    same whether it is made step by step or once, so it is made again, over what is there and what is gone.
+    A power cut takes the newest rows of the catalog, and with them that an accept gave a copy another name, or that
+    rotation deleted one.  The journal tells of the former.  The plan of rotation is the same whether it is made step by
+    step or once, so it is made again, over what is there and what is gone.
     """
-    rotated = {s.name for rel in {s.rel for s in gone} for s in plan_all(ws, rel)}
-    if not all(s.name in rotated for s in gone):
-        rotated.update(plan_budget(ws))
-    return [s for s in gone if s.name not in rotated]
+    ours = {str(r.get("was")) for r in ws.journal.read("accept") if ws.catalog.snapshot_named(str(r.get("name")))}
+    ours.update(s.name for rel in {s.rel for s in gone} for s in plan_all(ws, rel))
+    if not all(s.name in ours for s in gone):
+        ours.update(plan_budget(ws))
+    return [s for s in gone if s.name not in ours]
 
 
 def _is_gone(path: str) -> bool:

@@ -120,6 +120,18 @@ def after_a_power_cut(tmp_path: Path, settings: str) -> tuple[Bench, list[str]]:
     return bench, old
 
 
+def test_copy_that_an_accept_renamed_before_a_power_cut_is_no_loss(bench: Bench) -> None:
+    suspect = bench.ws.catalog.newest(USERS, Grade.SUSPECT)
+    assert suspect is not None
+    accepted = bench.ws.store.accept(suspect)
+
+    done = restart(bench)
+
+    assert done.vanished == []
+    assert done.adopted == [accepted]
+    assert suspect.name not in grades(bench)
+
+
 BUDGETS = [
     "backup: {min_free: none, retention: {keep_last: 2, keep_intervals: 0, keep_hourly: 0, keep_daily: 0}}",
     f"backup: {{min_free: none, max_total_size: {2 * len(document(1)) + 20}}}",
