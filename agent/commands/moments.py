@@ -35,7 +35,8 @@ def parse_time(text: str, now: datetime) -> datetime:
             hint="name a time that has been, or leave it out for the newest",
         )
     # A time to the second means all of that second: snapshots are stamped to the millisecond.
-    return moment + timedelta(microseconds=999_999) if moment.microsecond == 0 else moment
+    is_to_the_millisecond = "." in text or "," in text
+    return moment if moment.microsecond or is_to_the_millisecond else moment + timedelta(microseconds=999_999)
 
 
 def in_both_zones(moment: datetime) -> str:

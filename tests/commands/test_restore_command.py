@@ -381,6 +381,14 @@ def test_a_time_as_list_shows_it_includes_the_snapshot_of_that_second(place: Pla
     assert place.read("users.json") == USERS
 
 
+@pytest.mark.parametrize("fraction", [0, 1, 999])
+def test_a_time_to_the_millisecond_is_that_one(fraction: int) -> None:
+    """One snapshot in a thousand is stamped with .000: its own time must not choose what was taken after it."""
+    text = f"2026-02-28T11:00:00.{fraction:03}Z"
+
+    assert parse_time(text, NOW) == datetime(2026, 2, 28, 11, 0, 0, fraction * 1000, tzinfo=UTC)
+
+
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "-2h", "2026-03-01T12:00:01Z"])
 def test_what_is_no_past_time_is_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError):
