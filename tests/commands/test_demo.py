@@ -13,6 +13,7 @@ from agent.core.model import Parser
 from agent.core.reading import sole_reading
 
 TIME_LIMIT_S = 30.0
+pytestmark = pytest.mark.xdist_group("real bots")
 
 
 def run_demo(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -34,12 +35,17 @@ def test_demo_heals_every_damage_and_leaves_nothing_behind(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_demo_with_keep_leaves_the_folder_it_names(tmp_path: Path) -> None:
-    done = run_demo(tmp_path, "--keep")
+def test_demo_with_keep_leaves_the_folder_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "_CONFIG", demo._CONFIG.replace("debounce: 300ms", "debounce: 50ms"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    code = demo.run(demo.argparse.Namespace(keep=True))
 
     (scratch,) = tmp_path.iterdir()
-    assert done.returncode == 0
-    assert str(scratch) in done.stdout.splitlines()[-1]
+    assert code == 0
+    assert str(scratch) in capsys.readouterr().out.splitlines()[-1]
     assert len(list((scratch / "data/backups/_quarantine").iterdir())) == 3
 
 

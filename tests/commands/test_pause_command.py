@@ -87,9 +87,10 @@ def test_running_agent_heals_nothing_until_it_is_resumed(place: Place) -> None:
 def test_pause_ends_by_itself_under_a_running_agent(place: Place) -> None:
     with place.daemon():
         place.wait(place.snapshots)
-        place.run("pause", "3s")
+        place.run("pause")
         place.write("users.json", DAMAGE)
         place.wait(lambda: place.json("status")[1]["files"] == {"corrupt": 1})
+        place.run("pause", "1s")
         place.wait(lambda: (place.data / "users.json").read_bytes() != DAMAGE)
 
     assert place.read("users.json") == USERS

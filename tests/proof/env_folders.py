@@ -202,10 +202,10 @@ def slow_replace_within_the_grace_is_no_deletion(scene: Scene) -> None:
     port = scene.settings(recovery={"missing_grace": "2s"}, **REQUIRED)
     users = scene.write("users.json", document(1))
     with scene.agent(port):
-        for number in range(2, 8):
+        for number in range(2, 6):  # gone for longer than the grace altogether
             users.unlink()
             time.sleep(0.6)
             scene.write("users.json", document(number))
             time.sleep(0.4)
-        scene.protected(document(7))
+        scene.protected(document(5))
         assert scene.lines("source_restored") == []

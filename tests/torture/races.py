@@ -14,6 +14,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -253,16 +254,27 @@ class SecondAgents:
         self.thread.join()
 
     def work(self) -> None:
+        self.one()
         while not self.over.wait(SECOND_AGENT_EVERY_S):
-            command = agent_command("run", "--config", str(self.place.config))
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
-            except subprocess.TimeoutExpired:
+            self.one()
+
+    def one(self) -> None:
+        """It waits a while for the folder; when the run is over sooner, it is told to stop and refuses then."""
+        command = agent_command("run", "--config", str(self.place.config))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+            ended = wait_until(lambda: self.over.is_set() or child.poll() is not None, limit_s=COMMAND_LIMIT_S)
+            if self.over.is_set():
+                child.terminate()
+            elif not ended:
                 self.violations.append("a second agent stayed")
-                continue
-            self.refused += 1
-            if done.returncode != 1 or "another backup-agent" not in done.stdout + done.stderr:
-                self.violations.append(f"a second agent ended with {done.returncode}: {done.stderr[-800:]}")
+                child.kill()
+                return
+            said = child.communicate()[0]
+        if child.returncode == -signal.SIGTERM:
+            return  # the run was over before it listened
+        self.refused += 1
+        if child.returncode != 1 or "another backup-agent" not in said:
+            self.violations.append(f"a second agent ended with {child.returncode}: {said[-800:]}")
 
 
 @contextmanager
