@@ -10,6 +10,7 @@ import pytest
 from rig import Place
 from scene import CASES, Scene
 
+pytestmark = pytest.mark.xdist_group("real bots")
 ALWAYS = {
     "data_dir_moved_away_and_back",
     "slow_replace_within_the_grace_is_no_deletion",

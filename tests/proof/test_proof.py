@@ -17,7 +17,10 @@ from bots_under_damage import NAIVE, RUNTIMES, STYLES, Options
 
 LOADED_MACHINE_S = 10.0
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="the bots of this proof run on Node")
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or not hasattr(os, "geteuid"), reason="leases are Linux")
+pytestmark = [
+    pytest.mark.xdist_group("real bots"),
+    pytest.mark.skipif(sys.platform != "linux" or not hasattr(os, "geteuid"), reason="leases are Linux"),
+]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from cut_disk import SIZE_MIB, cuts_of, missing_tools
 from held_flushes import why_not
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.xdist_group("loop devices")
 DISKS = [(fs, kind) for fs in SIZE_MIB for kind in cuts_of(fs)]
 
 

@@ -11,7 +11,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import races
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or not hasattr(os, "geteuid"), reason="leases are Linux")
+pytestmark = [
+    pytest.mark.xdist_group("real bots"),
+    pytest.mark.skipif(sys.platform != "linux" or not hasattr(os, "geteuid"), reason="leases are Linux"),
+]
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace holds the calls up")
 
 
