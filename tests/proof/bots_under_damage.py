@@ -38,7 +38,7 @@ class Options:
     debounce_s: float = 2.0
     damages_per_s: float = 2.0
     chase: bool = False  # damage right after each write instead
-    slack_s: float = 0.0  # added to the promised time of the last snapshot, for a loaded machine
+    slack_s: float = 0.0  # added to the time for a heal and to that of the last snapshot, for a loaded machine
     seed: int = 1
     folder: Path | None = None
     keep: bool = False
@@ -147,7 +147,8 @@ class Run:
         time.sleep(max(0.0, self.options.debounce_s + self.dice.uniform(-0.02, 0.06)))
 
     def expect_heal(self) -> None:
-        if not wait_until(self.observer.is_whole, limit_s=self.options.debounce_s + HEAL_LIMIT_S):
+        limit_s = self.options.debounce_s + HEAL_LIMIT_S + self.options.slack_s
+        if not wait_until(self.observer.is_whole, limit_s=limit_s):
             assert self.observer.last is not None
             self.outcome.violations.append(f"not healed: {self.observer.last.what} ({self.observer.last.kind})")
 

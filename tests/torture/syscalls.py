@@ -148,7 +148,7 @@ def stand_aside() -> None:
 def run_traced(act: Callable[[], int], *, below: str, blow: Blow | None = None, from_mark: bool = False) -> Ended:
     """Fork, run `act` there, deliver the blow; return how it ended once it and all its threads are gone.
 
-    The caller has no other children and no threads.  With `from_mark` the count begins at `mark`.
+    The caller has no other children, and no thread that holds a lock which `act` needs.  With `from_mark` the count begins at `mark`.
     """
     pid = os.fork()
     if pid == 0:
