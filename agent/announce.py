@@ -13,12 +13,14 @@ from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import Operation
 from agent.notify import READY, notify, status
+from agent.pack import Packed
 from agent.record import Recorder, error_fields, skip_of
 from agent.recover import Recovered
 from agent.rescan import Findings
 from agent.verify import Report
 
 _NAMES_SHOWN = 5
+_UNPACKABLE_HINT = "it stays as it is; `backup-agent verify` tells what is rotten"
 
 
 class Announcer:
@@ -145,6 +147,18 @@ class Announcer:
         """The journal could not be made short: it is as it was, and will be tried again.  Called from a lane."""
         self._metrics.io_errors.inc(Operation.CATALOG)
         self._log.error("journal_not_shortened", data_dir=self._data_dir, **error_fields(error))
+
+    def packed(self, done: Packed) -> None:
+        """Old snapshots of a file were packed, or could not be; called from a lane."""
+        if done.count or done.references:
+            self._metrics.snapshots_packed.inc(done.count)
+            self._log.info(
+                "snapshots_packed", file=done.rel, count=done.count, references=done.references,
+                freed_bytes=done.freed_bytes,
+            )  # fmt: skip
+        for name, error in done.failures:
+            self._metrics.io_errors.inc(Operation.PACK)
+            self._log.error("snapshot_unpackable", snapshot=name, error=str(error), hint=_UNPACKABLE_HINT)
 
     def verified(self, report: Report, took_s: float) -> None:
         """Everything was read back; called from a lane."""

@@ -13,11 +13,14 @@ from agent.core.json_edit import AmbiguousKeyError, JsonText
 from agent.core.json_record import NoDocumentError, open_document
 from agent.core.model import Grade, Reason, Snapshot
 from agent.core.naming import parse_stamp
+from agent.core.packing import Reference
 from agent.disk.capture import digest_of
 from agent.disk.originals import HOME
 from agent.disk.rewrite import rewrite
 from agent.disk.store import PATCH_SUFFIX
 from agent.edit import EDIT_MAX_BYTES
+from agent.pack import unpack
+from agent.references import drop_reference, look, references_of
 from agent.rotation import delete
 from agent.workspace import Workspace
 
@@ -33,6 +36,7 @@ class Fate(StrEnum):
     CLEAN = "clean"  # it has no such record
     REWRITE = "rewrite"
     DELETE = "delete"  # it may have the record, and nobody can take it out
+    DISSOLVE = "dissolve"  # a reference that has it: what leans on it stands on its own again, and it goes
     LEFT = "left"  # a person has to do it
 
 
@@ -49,7 +53,8 @@ class Step:
 def plan_erasure(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
     """Return what would be done to each snapshot of `rel` and each original of it; nothing is changed."""
     trusted = _trusted_digests(ws)
-    return [_examine(ws, copy, erasing, trusted)[0] for copy in _copies(ws, rel)]
+    steps = [_examine(ws, copy, erasing, trusted)[0] for copy in _copies(ws, rel)]
+    return [*steps, *(step for r in references_of(ws, rel) if (step := _examine_reference(ws, rel, r, erasing)))]
 
 
 def erase(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
@@ -58,8 +63,46 @@ def erase(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
     The caller holds the lock of `rel`.  Each snapshot is old or new at every instant; cut short, it is done again.
     """
     trusted = _trusted_digests(ws)
-    steps = sorted(plan_erasure(ws, rel, erasing), key=lambda step: step.fate is not Fate.DELETE)
-    return [_carried_out(ws, step, erasing, trusted) for step in steps]
+    planned = plan_erasure(ws, rel, erasing)
+    tainted = [step for step in planned if step.fate is Fate.DISSOLVE]
+    lonely = [_freed(ws, rel, step) for step in tainted]  # first: no snapshot is rotten for want of its reference
+    others = sorted((s for s in planned if s not in tainted), key=lambda step: step.fate is not Fate.DELETE)
+    done = [_carried_out(ws, step, erasing, trusted) for step in others]
+    return [*done, *(_dissolved(ws, rel, step) for step in lonely)]
+
+
+def _examine_reference(ws: Workspace, rel: str, reference: Reference, erasing: Erasing) -> Step | None:
+    """What is to be done to a reference; None when it has no such record."""
+    size = reference.stored_bytes
+    copy = Snapshot(
+        rel, reference.name, reference.taken_at, "", size, Grade.GOOD, Reason.ADOPTED, None, stored_bytes=size
+    )
+    step, _ = _examine(ws, copy, erasing, {})
+    if step.fate is Fate.CLEAN:
+        return None
+    return Step(copy, Fate.DISSOLVE, "snapshots are packed against it: they are unpacked, and it is deleted")
+
+
+def _freed(ws: Workspace, rel: str, step: Step) -> Step:
+    """Nothing that can be unpacked leans on the reference any more."""
+    for member in look(ws, rel).members:
+        snapshot = ws.catalog.snapshot_named(member.name) if member.leans_on == step.snapshot.name else None
+        try:
+            if snapshot is not None:
+                unpack(ws, snapshot)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return Step(step.snapshot, Fate.LEFT, f"{snapshot.name if snapshot else ''} cannot be unpacked: {error}")
+    return step
+
+
+def _dissolved(ws: Workspace, rel: str, step: Step) -> Step:
+    """The reference is gone, unless something still leans on it."""
+    name = step.snapshot.name
+    if step.fate is Fate.LEFT or drop_reference(ws, rel, name):
+        return step
+    return Step(step.snapshot, Fate.LEFT, "a snapshot that cannot be unpacked still needs it: run this again")
 
 
 def _copies(ws: Workspace, rel: str) -> Iterator[Snapshot]:

@@ -1,4 +1,7 @@
-"""Where looks and heals run beside the loop: one quick lane for batches of small files, slow ones for the rest."""
+"""Where looks and heals run beside the loop: one quick lane for batches of small files, slow ones for the rest.
+
+What nobody waits for, and may take long, has a calm lane of its own.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +31,7 @@ class Lanes:
         self._wake = wake
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="quick-lane")
         self._slow = ThreadPoolExecutor(_SLOW_LANES, thread_name_prefix="slow-lane")
+        self._calm = ThreadPoolExecutor(1, thread_name_prefix="calm-lane")
         self._jobs: list[Job] = []
 
     @property
@@ -57,9 +61,10 @@ class Lanes:
         now: float,
         quick: bool = False,
         heal: bool = False,
+        calm: bool = False,
     ) -> None:
         """Begin a job; the loop is woken when it is done."""
-        future = (self._quick if quick else self._slow).submit(work)
+        future = (self._quick if quick else self._calm if calm else self._slow).submit(work)
         self._jobs.append(Job(tuple(dues), now, future, quick, heal))
         future.add_done_callback(lambda _: self._wake())
 
@@ -76,5 +81,5 @@ class Lanes:
         yield from self.landed()
 
     def close(self) -> None:
-        for pool in (self._quick, self._slow):
+        for pool in (self._quick, self._slow, self._calm):
             pool.shutdown(wait=True)

@@ -47,6 +47,7 @@ TAGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("snapshots_adopted",       (),                                 "[MIGRATION]"),
     ("migration_",              (),                                 "[MIGRATION]"),
     ("snapshots_",              (),                                 "[BACKUP]"),
+    ("packing_",                (),                                 "[BACKUP]"),
     ("rotation_",               (),                                 "[BACKUP]"),
     ("source_restored",         (),                                 "[RECOVERY]"),
     ("source_repaired",         (),                                 "[RECOVERY]"),

@@ -16,7 +16,7 @@ from agent.compaction import record_of, shorten_journal
 from agent.core.errors import BackupFolderReplacedError
 from agent.core.guard import find_collapse
 from agent.core.model import CheckResult, FileState, Grade, Reason, Shape, Snapshot
-from agent.core.naming import belongs_to, parse_foreign, parse_name
+from agent.core.naming import REFERENCES, belongs_to, parse_foreign, parse_name
 from agent.disk.atomic import flush_file_system
 from agent.disk.beneath import split_rel
 from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, digest_of
@@ -24,12 +24,13 @@ from agent.disk.codec import is_damage
 from agent.disk.staging import StagedFile, StagingFolder, open_root
 from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.putback import keep_leftover
+from agent.references import know_references
 from agent.rotation import delete, plan_all, plan_budget
 from agent.workspace import Workspace, suspect_thresholds
 
 _CLEAN = "clean"
 _FOLDER = "backup_inode"
-_NOT_SNAPSHOTS = (".agent", "_migration")
+_NOT_SNAPSHOTS = (".agent", "_migration", REFERENCES)
 _ROOTS = ("object", "array", "string", "number", "boolean", "null")
 _SIZE_MAX_BYTES = 1 << 62
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
@@ -93,16 +94,18 @@ def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None
         gone = _find_vanished(ws)
     except BackupFolderReplacedError as error:
         _adopt_unknown(ws, done, go_on)
-        if done.adopted:  # a volume that is back: what was published meanwhile lies below it
-            done.vanished += forget_vanished(ws)
-        else:
+        if not done.adopted:
             done.failures.append((ws.store.path, error))
-        return
-    _adopt_unknown(ws, done, go_on)
-    if gone and go_on():  # cut short, we do not know yet what is newer than they are
-        done.vanished += _without_ours(ws, gone)
-        _forget(ws, gone)
-    _know_rewritten(ws, done)
+            return
+        done.vanished += forget_vanished(ws)  # a volume that is back: what was published meanwhile lies below it
+    else:
+        _adopt_unknown(ws, done, go_on)
+        if gone and go_on():  # cut short, we do not know yet what is newer than they are
+            done.vanished += _without_ours(ws, gone)
+            _forget(ws, gone)
+        _know_rewritten(ws, done)
+    if not done.failures and go_on():  # else a copy may be there that nobody knows, and need its reference
+        know_references(ws)
 
 
 def forget_vanished(ws: Workspace) -> list[Snapshot]:
@@ -128,8 +131,11 @@ def _find_vanished(ws: Workspace) -> list[Snapshot]:
     gone: list[Snapshot] = []
     for snapshot in ws.catalog.all_snapshots():
         count += 1
-        if _is_gone(os.path.join(ws.store.path, snapshot.name)):
+        size = _size(os.path.join(ws.store.path, snapshot.name))
+        if size is None:
             gone.append(snapshot)
+        elif size != snapshot.stored_bytes and snapshot.name.endswith(".zst"):  # packed just before a crash
+            ws.catalog.set_stored(snapshot.name, size)
     inode = str(os.stat(ws.store.path).st_ino)
     if gone and len(gone) == count and ws.catalog.note(_FOLDER) not in (None, inode):
         raise BackupFolderReplacedError(
@@ -160,12 +166,11 @@ def _without_ours(ws: Workspace, gone: Sequence[Snapshot]) -> list[Snapshot]:
     return [s for s in gone if s.name not in ours]
 
 
-def _is_gone(path: str) -> bool:
+def _size(path: str) -> int | None:
     try:
-        os.lstat(path)
+        return os.lstat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
-        return True
-    return False
+        return None
 
 
 # leftovers

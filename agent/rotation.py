@@ -8,6 +8,7 @@ from agent.core.budget import Candidate, plan_thinning
 from agent.core.model import FileState, Grade, Reason, Snapshot
 from agent.core.retention import RetentionPlan, plan_bounded, plan_retention
 from agent.disk.store import PATCH_SUFFIX
+from agent.references import drop_unneeded
 from agent.workspace import HELD_GRADES, Workspace
 
 
@@ -91,6 +92,8 @@ def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
         except OSError as error:
             failure = failure or error
     ws.catalog.remove_snapshots(gone)
+    for rel in {snapshot.rel for snapshot in gone}:
+        drop_unneeded(ws, rel)
     if failure is not None:
         raise failure
 

@@ -24,6 +24,7 @@ from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import Operation, WatchEvent
 from agent.outcome import RETRIED, SETTLED, SOON, Ending, Outcome
+from agent.packing import Packing
 from agent.pipeline import Pipeline
 from agent.record import Recorder, error_fields
 from agent.recover import adopt_unknown, forget_vanished
@@ -83,6 +84,7 @@ class Rounds:
         self._compaction = Compaction(ws, announce.journal_left_long)
         self._verifying = Verifying(ws, self.lanes, announce.verified)
         self._space = SpaceWatch(ws, announce.space)
+        self._packing = Packing(ws, self.lanes, announce.packed, lambda: metrics.io_errors.inc(Operation.PACK))
         self._backoff = BackOff()
         self._absent: set[str] = set()  # files whose absence is waited out
         self._left_paused: set[str] = set()  # files to be looked at again when the pause ends
@@ -119,13 +121,14 @@ class Rounds:
         if self._root_up:
             self._verifying.turn(now)
             self._space.turn(now)
+            self._packing.turn(now)
         self._dispatch()
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
         times = [self._next_rescan, self._next_pause_look]
         if self._root_up:
-            times += [self._next_audit, self._verifying.next_at, self._space.next_at]
+            times += [self._next_audit, self._verifying.next_at, self._space.next_at, self._packing.next_at]
         if not self.lanes.heals:
             times.append(self._next_bot_start)
         due = self.settler.next_due()
@@ -139,6 +142,7 @@ class Rounds:
         self.settler.adjust(debounce_s=watch.debounce_s, max_delay_s=watch.max_delay_s)
         self.scrape.limit_labels()
         self._verifying.adopt_config()
+        self._packing.adopt_config()
         self.rescan.recheck(rel for rel in self.rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
         self._next_rescan = self._clock.monotonic()
         self.watcher.stop()
@@ -205,6 +209,7 @@ class Rounds:
             for outcome in outcomes:
                 self.learn(outcome)
                 if outcome.ending is Ending.PUBLISHED:
+                    self._packing.note(outcome.rel)
                     self._metrics.protect_duration.observe(outcome.duration_s)
                 self.wait_again(by_rel[outcome.rel], outcome)
             hurt = [by_rel[o.rel] for o in outcomes if o.ending is Ending.DAMAGED]
@@ -395,6 +400,7 @@ class Rounds:
         """
         self.watcher.stop()
         self._verifying.stop()
+        self._packing.stop()
         self.land(list(self.lanes.finish()), stopping=True)
         waiting = [due.rel for due in self.settler.drain()]
         rels = list(dict.fromkeys([*waiting, *self.rescan.walk().changed]))

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,8 @@ from agent.core.naming import display
 from agent.disk.atomic import drop_cached_pages
 from agent.disk.beneath import open_beneath
 from agent.disk.capture import CHUNK_BYTES, digest_of
+from agent.disk.codec import DamagedError
+from agent.disk.references import is_whole, note_of
 from agent.disk.staging import StagedFile, open_root
 from agent.look import one_look
 from agent.outcome import SOON, Ending
@@ -194,13 +196,23 @@ class Verifier:
         elif self.ws.store.stored_size(snapshot.name) is None:
             self._find(Trouble.GONE, snapshot.rel, snapshot.name, "something else deleted it")
         else:
-            self._find(
-                Trouble.ROTTEN, snapshot.rel, snapshot.name, "rotten: its bytes are not those it was published with"
-            )
+            self._find(Trouble.ROTTEN, snapshot.rel, snapshot.name, self._why_rotten(snapshot))
+
+    def _why_rotten(self, snapshot: Snapshot) -> str:
+        """A packed snapshot may be whole itself: then it is its reference that the disk has to be asked about."""
+        with suppress(OSError, DamagedError):
+            note = note_of(self.ws.store.path, snapshot.name)
+            if note is not None and not is_whole(self.ws.store.path, note):
+                return f"cannot be opened: {display(note.reference)}, which it is packed against, is damaged or gone"
+        return "rotten: its bytes are not those it was published with"
 
     def _read(self, snapshot: Snapshot, copy: StagedFile | None, kept: bytearray | None) -> bool:
         """Whether the plain bytes, from the disk and not from memory, have their digest; they go where asked for."""
-        with self._uncached(snapshot.name):
+        with ExitStack() as uncached:
+            uncached.enter_context(self._uncached(snapshot.name))
+            with suppress(OSError, DamagedError):
+                if note := note_of(self.ws.store.path, snapshot.name):
+                    uncached.enter_context(self._uncached(note.reference))
             return self.ws.store.copy_into(snapshot, _Sink(self, copy, kept))
 
     @contextmanager

@@ -12,9 +12,9 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 
 # From the outside in.  A module imports what stands further down, its own room, and in SERVICE and PIPELINE its
 # neighbours.
-SERVICE = frozenset({"announce", "gate", "lanes", "migration", "rounds", "service", "space", "verifying", "wake"})
+SERVICE = frozenset({"announce", "gate", "lanes", "migration", "packing", "rounds", "service", "space", "verifying", "wake"})
 PIPELINE = frozenset(
-    {"bot", "compaction", "cure", "edit", "erase", "healing", "look", "manual", "mending", "notices", "obstacles", "outcome", "pipeline", "putback", "record", "recover", "rescan", "rotation", "scrape", "verify", "workspace"}
+    {"bot", "compaction", "cure", "edit", "erase", "healing", "look", "manual", "mending", "notices", "obstacles", "outcome", "pack", "pipeline", "putback", "record", "recover", "references", "rescan", "rotation", "scrape", "verify", "workspace"}
 )  # fmt: skip
 ROOMS = frozenset({"config", "disk", "checks", "logs", "metrics", "web", "notifications", "notify", "remote"})
 LAYERS = (
@@ -46,6 +46,7 @@ MAY_WAIT = {
     "disk/inotify.py": "the probe of the watcher, with a limit that is handed in",
     "notifications.py": "on its own thread: for a process with a time limit, and before a receiver is tried again",
     "web/__init__.py": "a pause when the machine has no descriptor left for a client",
+    "disk/packer.py": "for its own child, whose output has ended; the work itself has a limit",
     "commands/demo.py": "it waits for its own children, with a limit",
 }
 WAITS = frozenset({"sleep", "wait"})
@@ -59,6 +60,9 @@ MAY_CATCH_ALL = {
     "disk/inotify.py": "what escapes would end the only reader of events; it becomes a doubt",
     "disk/hints.py": "what escapes would end the dispatching thread; it becomes a doubt",
     "recover.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
+    "disk/packed.py": "as recover.py",
+    "disk/packer.py": "as recover.py, in the child: the exit code tells damage from a disk that refused",
+    "disk/references.py": "as recover.py",
     "disk/store.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
     "disk/codec.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
 }

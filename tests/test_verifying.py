@@ -32,6 +32,7 @@ class OneThread(Lanes):
         now: float,
         quick: bool = False,
         heal: bool = False,
+        calm: bool = False,
     ) -> None:
         self.count += 1
         work()

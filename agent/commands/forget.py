@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         rel = resolve_file(session, args.file)
         in_live = _is_in_live(session, rel, erasing)
         steps = plan_erasure(session.ws, rel, erasing)
-        if not in_live and not any(step.fate is Fate.REWRITE for step in steps):
+        if not in_live and not any(step.fate in (Fate.REWRITE, Fate.DISSOLVE) for step in steps):
             raise _nothing_found(rel, args.key, steps)
         if not args.yes:
             _tell(rel, args, steps, in_live=in_live)
@@ -184,6 +184,8 @@ def _tell(rel: str, args: argparse.Namespace, steps: Sequence[Step], *, in_live:
             worse = step.after is not None and step.after.grade is not step.snapshot.grade
             grade = f", and is {step.after.grade} now" if worse and step.after else ""
             say(f"  {display(step.snapshot.name)}: {would}rewritten without it{grade}")
+        elif step.fate is Fate.DISSOLVE:
+            say(f"  {display(step.snapshot.name)}: {would}deleted: {step.why}")
         elif step.fate is not Fate.CLEAN:
             fate = f"{would}deleted" if step.fate is Fate.DELETE else "LEFT FOR YOU"
             say(f"  {display(step.snapshot.name)} ({step.snapshot.grade}): {fate}: {step.why}")
@@ -206,7 +208,7 @@ def _as_json(rel: str, args: argparse.Namespace, steps: Sequence[Step], *, in_li
                 "fate": step.fate.value,
                 "why": step.why,
                 "grade": (step.after or step.snapshot).grade.value,
-                "sha256": None if step.fate is Fate.DELETE else (step.after or step.snapshot).digest,
+                "sha256": None if step.fate in (Fate.DELETE, Fate.DISSOLVE) else (step.after or step.snapshot).digest,
             }
             for step in steps
         ],

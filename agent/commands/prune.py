@@ -13,6 +13,7 @@ from agent.core.naming import display
 from agent.core.retention import RetentionPlan
 from agent.look import Look, one_look
 from agent.outcome import SOON
+from agent.pack import Packed, pack_file
 from agent.rotation import delete, plan_aside, plan_file
 
 
@@ -24,7 +25,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         text="Show which snapshots the rules of `backup.retention` keep, each with every reason, and which none of\n"
         "them keeps.  Nothing is deleted without --yes.  The agent does the same after each new snapshot; this is\n"
         "for after a change of the rules.  While a file is not good, or not as it was when last looked at, its good\n"
-        "snapshots are held; pinned ones and the newest good one stay whatever the rules say.",
+        "snapshots are held; pinned ones and the newest good one stay whatever the rules say.  With\n"
+        "`backup.packing`, --yes packs old snapshots, too.",
         example="examples:\n  backup-agent prune\n  backup-agent prune --file data/users.json\n"
         "  backup-agent prune --yes\n\n"
         "exit codes: 0 the plan was shown, or done; 3 a file is being written, and was left out",
@@ -54,10 +56,12 @@ def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
         rels = resolve_files(session, args.file) if args.file else _all_files(session)
         plans = [_plan(session, rel, carry_out=args.yes) for rel in with_progress(rels, "planning")]
+        packed = _pack(session, rels) if args.yes else []
         if args.json:
-            print_json(_as_json(plans, carried_out=args.yes))
+            print_json(_as_json(plans, packed, carried_out=args.yes))
         else:
             _print(plans, named=bool(args.file), carried_out=args.yes)
+            _print_packed(packed)
     return 3 if any(plan.is_busy for plan in plans) else 0
 
 
@@ -78,6 +82,13 @@ def _plan(session: Session, rel: str, *, carry_out: bool) -> _Plan:
         if carry_out:
             delete(ws, plan.delete)
         return plan
+
+
+def _pack(session: Session, rels: Sequence[str]) -> list[Packed]:
+    """Pack what the config wants packed; return what was done for each file."""
+    if not session.config.backup.packing:
+        return []
+    return [done for rel in with_progress(rels, "packing") for done in list(pack_file(session.ws, rel))[-1:]]
 
 
 def _is_as_known(look: Look) -> bool:
@@ -113,19 +124,28 @@ def _print_one(plan: _Plan) -> None:
     say()
 
 
+def _print_packed(packed: Sequence[Packed]) -> None:
+    count, freed = sum(done.count for done in packed), sum(done.freed_bytes for done in packed)
+    if count:
+        say(f"{count:,} packed ({size(max(0, freed))} freed)")
+    for name, error in (failure for done in packed for failure in done.failures):
+        say(f"not packed: {display(name)}: {error}")
+
+
 def _row(snapshot: Snapshot) -> tuple[str, str, str, str]:
     return (
         local_time(snapshot.taken_at), size(snapshot.size_bytes), records(snapshot.shape), display(snapshot.name)
     )  # fmt: skip
 
 
-def _as_json(plans: Sequence[_Plan], *, carried_out: bool) -> dict[str, object]:
+def _as_json(plans: Sequence[_Plan], packed: Sequence[Packed], *, carried_out: bool) -> dict[str, object]:
     doomed = [snapshot for plan in plans for snapshot in plan.delete]
     return {
         "carried_out": carried_out,
         "deleted": len(doomed) if carried_out else 0,
         "to_delete": 0 if carried_out else len(doomed),
         "bytes": sum(snapshot.stored_bytes for snapshot in doomed),
+        "packed": sum(done.count for done in packed),
         "files": [
             {
                 "file": plan.rel,

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from agent.commands.moments import AT_HELP
 from agent.commands.session import Session, add_verb, open_session
@@ -23,8 +23,11 @@ from agent.core.json_record import record
 from agent.core.model import Snapshot
 from agent.core.naming import display, parse_name
 from agent.core.paste import shell_word
+from agent.disk.codec import DamagedError
+from agent.disk.references import note_of
 
 _ROTTEN = 3
+_SCRATCH = "reference.tmp"  # where the reference of a packed snapshot is unpacked to, by hand
 _UNPACK = {".zst": "zstd -dc", ".gz": "gunzip -c"}
 
 
@@ -101,11 +104,17 @@ def _path(session: Session, state: State) -> str:
     return os.path.join(config.backup_dir, state.name) if state.snapshot else os.path.join(config.data_dir, state.rel)
 
 
-def open_with(path: str) -> str:
-    """Return the command that prints the plain bytes of the copy at `path`."""
+def open_with(path: str, backup_dir: str) -> str:
+    """Return the command that prints the plain bytes of the copy at `path`; for a packed one there are two."""
     parsed = parse_name(os.path.basename(path))
     suffix = parsed.compression_suffix if parsed else ""
-    return f"{_UNPACK.get(suffix, 'cat')} {shell_word(path)}"
+    command = f"{_UNPACK.get(suffix, 'cat')} {shell_word(path)}"
+    with suppress(OSError, DamagedError):
+        name = os.path.relpath(path, backup_dir)
+        if suffix == ".zst" and (note := note_of(backup_dir, name)) is not None:
+            reference = shell_word(os.path.join(backup_dir, note.reference))
+            return f"zstd -dqf {reference} -o {_SCRATCH} && zstd -dc --patch-from={_SCRATCH} {shell_word(path)}"
+    return command
 
 
 def _tell(session: Session, state: State, *, to_stdout: bool) -> None:
@@ -116,8 +125,8 @@ def _tell(session: Session, state: State, *, to_stdout: bool) -> None:
     ]
     if snapshot is not None:
         back = shell_word(os.path.join(session.config.data_dir, state.rel))
-        packed = not open_with(path).startswith("cat ")
-        by_hand = f"{open_with(path)} > {back}" if packed else f"cp {shell_word(path)} {back}"
+        command = open_with(path, session.config.backup_dir)
+        by_hand = f"cp {shell_word(path)} {back}" if command.startswith("cat ") else f"{command} > {back}"
         told.append(f"  without this program: {by_hand}")
     if not state.is_whole:
         told.append("  DAMAGED: these are not the bytes that it was published with; no restore chooses it")
@@ -138,7 +147,7 @@ def _as_json(session: Session, state: State, content: bytes | None, *, where: bo
         "at": iso_time(state.at),
         "older_seconds": state.older_s,
         "path": path,
-        "open_with": open_with(path),
+        "open_with": open_with(path, session.config.backup_dir),
         "size_bytes": state.size_bytes,
         "whole": state.is_whole,
         "sha256": state.snapshot.digest if state.snapshot else state.digest,

@@ -22,6 +22,7 @@ def findings(config: Config) -> Iterator[Finding]:
     """Yield everything that contradicts itself; `config` holds absolute folders."""
     yield from _times(config)
     yield from _folders(config)
+    yield from _packing(config)
     yield from _retention(config)
     yield from _listen(config)
     yield from _globs(config)
@@ -59,6 +60,16 @@ def _folders(config: Config) -> Iterator[Finding]:
 
 def _within(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
+
+
+def _packing(config: Config) -> Iterator[Finding]:
+    compression = config.backup.compression
+    if config.backup.packing and compression != "zstd":
+        yield Finding(
+            ("backup.packing", "backup.compression"),
+            f"packs zstd snapshots, and backup.compression is {compression}",
+            "set compression: zstd, or leave packing out",
+        )
 
 
 def _retention(config: Config) -> Iterator[Finding]:

@@ -96,6 +96,9 @@ class Backup(Section, frozen=True):
     compression: Annotated[
         Literal["none", "gzip", "zstd"], _doc("none keeps snapshots as plain files that cp restores.")
     ] = "none"
+    packing: Annotated[
+        bool, _doc("Old snapshots hold only what differs from a full copy nearby; takes compression: zstd.")
+    ] = False
     retention: Annotated[Retention, _doc("How many good snapshots of each file are kept.")] = field(
         default_factory=Retention
     )

@@ -5,6 +5,7 @@ A snapshot's name is its path relative to `backup_dir`.  For the data file `sub/
     sub/users_backup_2024-01-01T12-00-00-000Z.json              good; `.zst` or `.gz` follows when compressed
     _suspect/sub/users_suspect_2024-01-01T12-00-00-000Z.json    set apart, so that no search for `*_backup_*` finds it
     _quarantine/sub/users_quarantined_2024-01-01T12-00-00-000Z.json
+    _reference/sub/users_reference_2024-01-01T12-00-00-000Z.json.zst    what packed snapshots are packed against
 
 What keeps the way back exact:
 
@@ -32,11 +33,12 @@ NAME_MAX_BYTES = 255
 
 
 class Kind(StrEnum):
-    """Which of the three shelves of `backup_dir` a copy stands on."""
+    """Which of the shelves of `backup_dir` a copy stands on.  A reference is no snapshot: packed ones need it."""
 
     BACKUP = "backup"
     SUSPECT = "suspect"
     QUARANTINED = "quarantined"
+    REFERENCE = "reference"
 
 
 class NoLaterStampError(AgentError):
@@ -58,8 +60,11 @@ class ParsedName:
     compression_suffix: str  # "", ".zst" or ".gz"
 
 
-_FOLDERS = {Kind.BACKUP: None, Kind.SUSPECT: "_suspect", Kind.QUARANTINED: "_quarantine"}
-_RESERVED = re.compile(r"_suspect|_quarantine|_migration|\.agent")
+REFERENCES = "_reference"
+_FOLDERS = {
+    Kind.BACKUP: None, Kind.SUSPECT: "_suspect", Kind.QUARANTINED: "_quarantine", Kind.REFERENCE: REFERENCES
+}  # fmt: skip
+_RESERVED = re.compile(r"_suspect|_quarantine|_reference|_migration|\.agent")
 _RESERVED_LIKE = re.compile(rf"_*(?:{_RESERVED.pattern})")
 _ESCAPED = re.compile(rf"_+(?:{_RESERVED.pattern})")
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from agent.core.errors import FormatVersionError
 from agent.core.model import FileState, Grade, Signature, Snapshot
 from agent.disk.atomic import rename_over
-from agent.disk.rows import file_row, file_state, grade_and_signature, grade_count, snapshot, snapshot_row
+from agent.disk.rows import file_row, file_state, grade_and_signature, grade_count, path, snapshot, snapshot_row
 from agent.disk.staging import open_root
 from agent.disk.wal_index import hold_room, require_room
 
@@ -38,6 +38,9 @@ CREATE TABLE IF NOT EXISTS snapshots(
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS snapshots_by_grade ON snapshots(grade, stored);
 CREATE INDEX IF NOT EXISTS snapshots_by_age ON snapshots(taken, name);
+CREATE TABLE IF NOT EXISTS packs(
+    rel BLOB NOT NULL, name BLOB NOT NULL, stored INTEGER NOT NULL, PRIMARY KEY(rel, name)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _FILE_COLUMNS = (
@@ -106,6 +109,7 @@ class Catalog:
         for table, columns in (
             ("files", _FILE_COLUMNS),
             ("snapshots", _SNAPSHOT_COLUMNS + ", doomed"),
+            ("packs", "rel, name, stored"),
             ("meta", "key, value"),
         ):
             found = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
@@ -257,9 +261,34 @@ class Catalog:
             self._db.execute("UPDATE snapshots SET pinned=? WHERE name=?", (int(pinned), os.fsencode(name)))
 
     def count_snapshots(self) -> tuple[dict[Grade, int], int]:
-        """Return how many snapshots there are by grade, and the bytes they take on disk."""
+        """Return how many snapshots there are by grade, and the bytes they take on disk with their references."""
         rows = self._read("SELECT grade, count(*), sum(stored) FROM snapshots WHERE doomed=0 GROUP BY grade")
-        return dict(map(grade_count, rows)), sum(stored or 0 for _, _, stored in rows)
+        references = int(self._read("SELECT sum(stored) FROM packs")[0][0] or 0)
+        return dict(map(grade_count, rows)), sum((stored or 0 for _, _, stored in rows), references)
+
+    def set_stored(self, name: str, stored_bytes: int) -> None:
+        """The snapshot takes this much on disk now; one that is not known stays so."""
+        with self.transaction():
+            self._db.execute("UPDATE snapshots SET stored=? WHERE name=?", (stored_bytes, os.fsencode(name)))
+
+    # what packed snapshots are packed against
+
+    def references(self, rel: str) -> list[str]:
+        """Return the names of the references of `rel`."""
+        return [path(row[0]) for row in self._read("SELECT name FROM packs WHERE rel=?", (os.fsencode(rel),))]
+
+    def referenced_files(self) -> list[str]:
+        """Return every file that has references."""
+        return [path(row[0]) for row in self._read("SELECT DISTINCT rel FROM packs")]
+
+    def add_reference(self, rel: str, name: str, stored_bytes: int) -> None:
+        with self.transaction():
+            row = os.fsencode(rel), os.fsencode(name), stored_bytes
+            self._db.execute("INSERT OR REPLACE INTO packs(rel, name, stored) VALUES(?, ?, ?)", row)
+
+    def forget_reference(self, rel: str, name: str) -> None:
+        with self.transaction():
+            self._db.execute("DELETE FROM packs WHERE rel=? AND name=?", (os.fsencode(rel), os.fsencode(name)))
 
     # notes about the folder itself
 

@@ -17,6 +17,10 @@ _ZSTD_LEVEL = 3
 _GZIP_LEVEL = 6
 
 
+class DamagedError(Exception):
+    """The bytes, or others that they need, are not those that were written."""
+
+
 class Compression(StrEnum):
     """The configured form of new snapshots; each snapshot's own form is told by its name."""
 
@@ -41,7 +45,7 @@ def open_writer(fd: int, compression: Compression) -> Iterator[IO[bytes]]:
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as packed:
                 yield cast(IO[bytes], packed)
         else:
-            zstd = _zstd()
+            zstd = zstd_module()
             parameter = zstd.CompressionParameter
             options = {parameter.compression_level: _ZSTD_LEVEL, parameter.checksum_flag: 1}
             with zstd.ZstdFile(raw, "wb", options=options) as packed:
@@ -64,7 +68,7 @@ def open_reader(fd: int, suffix: str) -> Iterator[IO[bytes]]:
             with gzip.GzipFile("", "rb", fileobj=raw) as plain:
                 yield cast(IO[bytes], plain)
         elif suffix == ".zst":
-            with _zstd().ZstdFile(raw, "rb") as plain:
+            with zstd_module().ZstdFile(raw, "rb") as plain:
                 yield plain
         else:
             yield raw
@@ -103,13 +107,14 @@ def _second_stream(fd: int, mode: str) -> IO[Any]:
 
 def is_damage(error: Exception) -> bool:
     """Whether `error` says that the compressed bytes are damaged, and not that the disk failed to give them."""
-    if isinstance(error, EOFError):
+    if isinstance(error, EOFError | DamagedError):
         return True
     name = type(error).__name__
     return name in ("BadGzipFile", "ZstdError") or (name == "error" and type(error).__module__ == "zlib")
 
 
-def _zstd() -> Any:
+def zstd_module() -> Any:
+    """Return the zstd of the standard library, or its backport."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:

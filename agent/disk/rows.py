@@ -95,6 +95,12 @@ def snapshot(row: Row) -> Snapshot:
 
 
 @_suspicious
+def path(value: object) -> str:
+    """Read a column that holds a path below a folder."""
+    return _path(value)
+
+
+@_suspicious
 def grade_and_signature(row: Row) -> tuple[Grade, Signature | None]:
     """Read a row of a grade and the four columns of a signature."""
     return Grade(row[0]), _signature(row[1:5])

@@ -68,6 +68,7 @@ class Metrics:
         self.snapshots_deleted = self._counter_by(
             "backup_agent_snapshots_deleted_total", "Snapshots that the agent deleted.", "reason", Deletion
         )
+        self.snapshots_packed = self._counter("backup_agent_snapshots_packed_total", "Old snapshots packed.")
         self.snapshots_vanished = self._counter(
             "backup_agent_snapshots_vanished_total", "Snapshots gone that the agent did not delete."
         )

@@ -50,6 +50,7 @@ class Operation(StrEnum):
     ROTATE = "rotate"
     RESCAN = "rescan"
     CATALOG = "catalog"
+    PACK = "pack"
 
 
 class Skip(StrEnum):

@@ -652,3 +652,16 @@ def test_config_without_schemas_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program, str(EXAMPLE)], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_packing_without_zstd_is_told_with_its_place_and_the_next_step(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(f"backup:\n  compression: {compression}\n  packing: true\n")
+
+    with pytest.raises(InvalidConfigError) as caught:
+        load_config(str(path), None, {})
+
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.key_path) == (3, "backup.packing")
+    assert "compression: zstd" in problem.hint

@@ -1,0 +1,122 @@
+"""The form of a packed snapshot: a note that names its reference, then a zstd frame that has it for a prefix.
+
+The note is JSON in a skippable frame (RFC 8878, 3.1.2), which every zstd passes over.  With the reference unpacked,
+`zstd -d --patch-from=REFERENCE SNAPSHOT` opens it; without it, or with another, the frame's checksum says no.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from agent.core.naming import Kind, parse_name
+from agent.core.packing import SIZE_MAX_BYTES
+from agent.disk.capture import CHUNK_BYTES
+from agent.disk.codec import DamagedError, is_damage, open_reader, zstd_module
+
+_MAGIC, _HEAD = 0x184D2A5C, struct.Struct("<II")
+_NOTE_MAX_BYTES = 4096
+_PACK_LEVEL = 9  # with long-distance matching: a tenth smaller than level 3, in a few milliseconds a megabyte
+_REFERENCE_LEVEL = 19
+_WINDOW_LOG_MIN, _WINDOW_LOG_MAX = 17, 27  # 128 MiB: more is refused by the stock tool
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a packed snapshot needs: the reference's name, and the digest and size of its plain bytes."""
+
+    reference: str
+    digest: str
+    size_bytes: int
+
+
+def read_note(fd: int) -> Note | None:
+    """Return the note of a packed snapshot; None for any other file.
+
+    Raises:
+        DamagedError: it begins like a packed one and does not tell its reference.
+    """
+    head = os.pread(fd, _HEAD.size, 0)
+    if len(head) < _HEAD.size or _HEAD.unpack(head)[0] != _MAGIC:
+        return None
+    length = _HEAD.unpack(head)[1]
+    try:
+        note = _parsed(os.pread(fd, min(length, _NOTE_MAX_BYTES), _HEAD.size))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError("what it is packed against cannot be told") from error
+    return note
+
+
+def _parsed(text: bytes) -> Note:
+    told = json.loads(text)
+    note = Note(str(told["packed_against"]), str(told["sha256"]), int(told["size"]))
+    parsed = parse_name(note.reference)
+    if parsed is None or parsed.kind is not Kind.REFERENCE or not 0 <= note.size_bytes <= SIZE_MAX_BYTES:
+        raise ValueError("no reference of ours")
+    return note
+
+
+def write_packed(out: IO[bytes], plain: bytes, note: Note, reference: bytes) -> None:
+    """`out` holds `plain`, packed against the plain bytes of the reference."""
+    text = json.dumps(
+        {"packed_against": note.reference, "sha256": note.digest, "size": note.size_bytes}, separators=(",", ":")
+    ).encode()
+    zstd = zstd_module()
+    parameter = zstd.CompressionParameter
+    window = max(len(plain), len(reference)).bit_length() + 1
+    options = {
+        parameter.compression_level: _PACK_LEVEL,
+        parameter.enable_long_distance_matching: 1,
+        parameter.window_log: min(max(window, _WINDOW_LOG_MIN), _WINDOW_LOG_MAX),
+        parameter.checksum_flag: 1,
+    }
+    packer = zstd.ZstdCompressor(options=options, zstd_dict=zstd.ZstdDict(reference, is_raw=True).as_prefix)
+    packer.set_pledged_input_size(len(plain))
+    out.write(_HEAD.pack(_MAGIC, len(text) + 1) + text + b"\n")
+    out.write(packer.compress(plain, packer.FLUSH_FRAME))
+
+
+def write_reference(out: IO[bytes], plain: bytes) -> None:
+    """`out` holds `plain` as one frame that `zstd -d` opens, made small with patience."""
+    zstd = zstd_module()
+    parameter = zstd.CompressionParameter
+    packer = zstd.ZstdCompressor(options={parameter.compression_level: _REFERENCE_LEVEL, parameter.checksum_flag: 1})
+    packer.set_pledged_input_size(len(plain))
+    out.write(packer.compress(plain, packer.FLUSH_FRAME))
+
+
+def read_reference(fd: int) -> bytes:
+    """Return the plain bytes of a reference.
+
+    Raises:
+        DamagedError: they cannot be unpacked, or are more than any reference has.
+    """
+    try:
+        with open_reader(fd, ".zst") as stream:
+            plain = stream.read(SIZE_MAX_BYTES + 1)
+    except Exception as error:
+        if is_damage(error):
+            raise DamagedError(f"it cannot be unpacked ({error})") from error
+        raise
+    if len(plain) > SIZE_MAX_BYTES:
+        raise DamagedError("it is larger than any reference")
+    return plain
+
+
+@contextmanager
+def open_packed(fd: int, reference: bytes) -> Iterator[IO[bytes]]:
+    """Lend a stream of the plain bytes of the packed snapshot in `fd`.
+
+    Raises (while reading): as `open_reader`.
+    """
+    zstd = zstd_module()
+    options = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
+    prefix = zstd.ZstdDict(reference, is_raw=True).as_prefix if reference else None
+    offset = _HEAD.size + _HEAD.unpack(os.pread(fd, _HEAD.size, 0))[1]
+    with os.fdopen(os.dup(fd), "rb", CHUNK_BYTES) as raw:
+        raw.seek(offset)
+        with zstd.ZstdFile(raw, "rb", options=options, zstd_dict=prefix) as plain:
+            yield plain

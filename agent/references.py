@@ -1,0 +1,168 @@
+"""References and the snapshots that lean on them, as the files tell; those that nothing leans on go."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from agent.core.model import Grade, Snapshot
+from agent.core.naming import REFERENCES, Kind, belongs_to, parse_name, snapshot_name
+from agent.core.packing import SIZE_MAX_BYTES, STORED_MIN_BYTES, Member, Reference, unneeded
+from agent.disk.codec import DamagedError
+from agent.disk.references import delete_reference, note_of, stored_bytes
+from agent.disk.walk import Found, walk_data_files
+from agent.workspace import Workspace
+
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+_UNTOLD = "?"  # stands for the reference of a packed snapshot that does not tell it
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The snapshots of one file, newest first, and its references, as the files themselves tell.
+
+    `is_sure`: every file could be asked.
+    """
+
+    members: list[Member]
+    good: list[Member]
+    references: list[Reference]
+    is_sure: bool
+
+
+def look(ws: Workspace, rel: str) -> Shelf:
+    """Return how the snapshots of `rel` stand now."""
+    members, good, is_sure = [], [], True
+    for snapshot in ws.catalog.snapshots(rel):
+        parsed = parse_name(snapshot.name)
+        leans_on, is_known = None, True
+        if parsed is not None and parsed.compression_suffix == ".zst":
+            try:
+                note = note_of(ws.store.path, snapshot.name)
+                leans_on = note.reference if note else None
+            except DamagedError:
+                leans_on, is_known = _UNTOLD, False
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                is_known = False
+        is_sure = is_sure and is_known
+        may_pack = is_known and parsed is not None and _may_pack(snapshot, parsed.kind, parsed.compression_suffix)
+        big_enough = leans_on is not None or snapshot.stored_bytes >= STORED_MIN_BYTES
+        member = Member(snapshot.name, snapshot.taken_at, snapshot.stored_bytes, leans_on, may_pack and big_enough)
+        members.append(member)
+        if snapshot.grade is Grade.GOOD:
+            good.append(member)
+    return Shelf(members, good, references_of(ws, rel), is_sure)
+
+
+def _may_pack(snapshot: Snapshot, kind: Kind, suffix: str) -> bool:
+    return (
+        kind is Kind.BACKUP
+        and suffix == ".zst"
+        and not snapshot.pinned
+        and snapshot.size_bytes <= SIZE_MAX_BYTES
+    )  # fmt: skip
+
+
+def references_of(ws: Workspace, rel: str) -> list[Reference]:
+    """Return the references of `rel` that are there."""
+    found = []
+    for name in ws.catalog.references(rel):
+        size, parsed = stored_bytes(ws.store.path, name), parse_name(name)
+        if size is not None and parsed is not None:
+            found.append(Reference(name, parsed.taken_at, size))
+    return found
+
+
+def drop_unneeded(ws: Workspace, rel: str) -> int:
+    """References of `rel` that nothing leans on are gone; return how many bytes that freed.
+
+    Where a file cannot be asked, or someone else works with the references, all of them stay for the next time.
+    """
+    if not ws.catalog.references(rel):
+        return 0
+    with ws.locks.session() as locks:
+        if not locks.take(references_lock(rel)):
+            return 0
+        shelf = look(ws, rel)
+        doomed = unneeded(shelf.members, shelf.references) if shelf.is_sure else []
+        if doomed and _others_lean(ws, rel, shelf):
+            return 0
+        for reference in doomed:
+            _delete(ws, rel, reference.name)
+        return sum(reference.stored_bytes for reference in doomed)
+
+
+def drop_reference(ws: Workspace, rel: str, name: str) -> bool:
+    """Whether the reference is gone now; it stays while a snapshot leans on it, or may."""
+    with ws.locks.session() as locks:
+        if not locks.take(references_lock(rel)):
+            return False
+        shelf = look(ws, rel)
+        if not shelf.is_sure or any(m.leans_on == name for m in shelf.members) or _others_lean(ws, rel, shelf):
+            return False
+        _delete(ws, rel, name)
+    return True
+
+
+def _delete(ws: Workspace, rel: str, name: str) -> None:
+    delete_reference(ws.store.path, name)
+    ws.catalog.forget_reference(rel, name)
+    ws.has_deleted = True
+
+
+def _others_lean(ws: Workspace, rel: str, shelf: Shelf) -> bool:
+    """Whether the folder holds a packed snapshot of `rel` that the catalog does not know (yet), or may hold one."""
+    folder = snapshot_name(rel, _ANY_TIME).rpartition("/")[0]
+    known = {m.name for m in shelf.members}
+    try:
+        for base in os.listdir(os.path.join(ws.store.path, folder)):
+            name = f"{folder}/{base}" if folder else base
+            is_unknown = name not in known and name.endswith(".zst") and belongs_to(name, rel)
+            if is_unknown and note_of(ws.store.path, name) is not None:
+                return True
+    except (OSError, DamagedError):
+        return True
+    return False
+
+
+def know_references(ws: Workspace) -> None:
+    """The catalog knows the references that are there and no others; those that nothing needs are gone.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
+    there = dict(_found(ws))
+    for rel in ws.catalog.referenced_files():
+        for name in ws.catalog.references(rel):
+            if there.pop(name, None) is None:
+                ws.catalog.forget_reference(rel, name)
+    for name, (rel, size) in there.items():
+        ws.catalog.add_reference(rel, name, size)
+    for rel in ws.catalog.referenced_files():
+        drop_unneeded(ws, rel)
+
+
+def _found(ws: Workspace) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield the name of each reference in the folder, whose it is, and its size."""
+    folder = os.path.join(ws.store.path, REFERENCES)
+    if not os.path.isdir(folder):
+        return
+    for entry in walk_data_files(folder, lambda _: True, lambda _: False):
+        if not isinstance(entry, Found):
+            continue
+        name = f"{REFERENCES}/{entry.rel}"
+        parsed = parse_name(name)
+        if parsed is None:
+            continue
+        rel = parsed.rel
+        if rel is None:  # its name was cut
+            rel = next((state.rel for state in ws.catalog.files() if belongs_to(name, state.rel)), None)
+        if rel is not None:
+            yield name, (rel, entry.signature.size_bytes)
+
+
+def references_lock(rel: str) -> str:
+    """Return the name under which the references of `rel` are locked: held when one goes, or gets a member."""
+    return f"{REFERENCES}/{rel}"

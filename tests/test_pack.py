@@ -1,0 +1,346 @@
+"""Packing in a real folder: what is packed, what opens it, and what a damaged reference costs."""
+
+import json
+import os
+import random
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from bench import DAMAGE, USERS, Bench
+
+from agent.commands.show import open_with
+from agent.core.json_edit import JsonText
+from agent.core.model import Snapshot
+from agent.core.packing import UNPACKED_NEWEST
+from agent.disk import references as on_disk
+from agent.disk.packer import PackingStopped
+from agent.disk.references import note_of
+from agent.erase import Fate, erase
+from agent.pack import Packed, pack_file
+from agent.recover import recover
+from agent.references import drop_unneeded, look
+from agent.rotation import delete
+from agent.verify import Report, Verifier
+
+PACKING = "backup: {compression: zstd, packing: true, retention: {keep_last: 1000}}"
+
+
+def states(count: int, records: int = 300, changed: int = 3) -> list[bytes]:
+    """A bot's file over time: in each state some records differ from the one before."""
+    chance = random.Random(7)
+    users = {str(n): {"coins": 0, "key": f"{chance.randrange(16**64):064x}"} for n in range(records)}
+    found = []
+    for _ in range(count):
+        for name in chance.sample(sorted(users), changed):
+            users[name]["coins"] = chance.randrange(10**6)
+        found.append(json.dumps(users, indent=1).encode())
+    return found
+
+
+STATES = states(9)
+SECRET = json.loads(STATES[0])["7"]["key"].encode()  # a record that all states have
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine snapshots of one file, the five old ones packed."""
+    bench = Bench(tmp_path_factory.mktemp("packed"), PACKING)
+    for state in STATES:
+        bench.protect(state)
+    pack(bench)
+    bench.ws.close()
+    return bench.base
+
+
+@pytest.fixture
+def bench(template: Path, tmp_path: Path) -> Bench:
+    return opened(template, tmp_path, PACKING)
+
+
+def opened(template: Path, base: Path, settings: str) -> Bench:
+    shutil.copytree(template / "backups", base / "backups")
+    bench = Bench(base, settings)
+    (bench.data / USERS).write_bytes(STATES[-1])
+    bench.clock.now = snapshots(bench)[0].taken_at
+    return bench
+
+
+def pack(bench: Bench) -> Packed:
+    return list(pack_file(bench.ws, USERS))[-1]
+
+
+def snapshots(bench: Bench) -> list[Snapshot]:
+    return bench.ws.catalog.snapshots(USERS)
+
+
+def unpacked(bench: Bench, snapshot: Snapshot) -> bytes:
+    with bench.ws.store.open(snapshot.name) as plain:
+        return plain.read()
+
+
+def is_packed(bench: Bench, snapshot: Snapshot) -> bool:
+    return note_of(bench.ws.store.path, snapshot.name) is not None
+
+
+def reference_files(bench: Bench) -> list[Path]:
+    return sorted(p for p in (bench.backups / "_reference").rglob("*") if p.is_file())
+
+
+def spoil(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+# what is packed
+
+
+def test_all_but_the_newest_are_packed_under_their_names_with_their_bytes(bench: Bench) -> None:
+    told = snapshots(bench)
+
+    assert [is_packed(bench, s) for s in told] == [False] * UNPACKED_NEWEST + [True] * 5
+    assert [unpacked(bench, s) for s in told] == STATES[::-1]
+    assert all(bench.ws.store.is_intact(s) for s in told)
+    assert [s.stored_bytes for s in told] == [(bench.backups / s.name).stat().st_size for s in told]
+    assert max(s.stored_bytes for s in told[UNPACKED_NEWEST:]) < 2000 < min(s.stored_bytes for s in told[:4])
+    assert not list((bench.backups / ".agent/staging").iterdir())
+
+
+def test_packing_again_changes_nothing(bench: Bench) -> None:
+    before = {p: p.stat().st_ino for p in bench.backups.rglob("*.zst")}
+
+    done = pack(bench)
+
+    assert (done.count, done.references, done.freed_bytes) == (0, 0, 0)
+    assert {p: p.stat().st_ino for p in bench.backups.rglob("*.zst")} == before
+
+
+def test_references_count_as_bytes_on_disk(bench: Bench) -> None:
+    on_disk_bytes = sum(p.stat().st_size for p in bench.backups.rglob("*.zst"))
+
+    assert bench.ws.catalog.count_snapshots()[1] == on_disk_bytes
+
+
+def test_a_pinned_snapshot_stays_as_it_is(bench: Bench) -> None:
+    pinned = snapshots(bench)[UNPACKED_NEWEST - 1]
+    bench.ws.store.pin(pinned.name, pinned=True)
+    bench.ws.catalog.pin(pinned.name, pinned=True)
+    bench.clock.advance(60)
+    bench.protect(STATES[0])
+
+    assert pack(bench).count == 0
+    assert not is_packed(bench, pinned)
+
+
+def test_nothing_is_packed_while_the_file_is_damaged(bench: Bench) -> None:
+    bench.clock.advance(60)
+    bench.protect(STATES[0])
+    bench.damage()
+
+    assert pack(bench).count == 0
+
+
+def test_with_packing_off_packed_ones_are_read_as_before(template: Path, tmp_path: Path) -> None:
+    bench = opened(template, tmp_path, "backup: {compression: none}")
+
+    assert [unpacked(bench, s) for s in snapshots(bench)] == STATES[::-1]
+
+
+def test_large_ones_are_unpacked_by_a_child(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_disk, "IN_MEMORY_MAX_BYTES", 0)
+    oldest = snapshots(bench)[-1]
+    read = unpacked(bench, oldest)
+    spoil(reference_files(bench)[0])
+
+    assert read == STATES[0]
+    assert not bench.ws.store.is_intact(oldest)
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="the zstd tool is not installed")
+def test_the_stock_tool_opens_each_with_the_command_that_show_tells(bench: Bench) -> None:
+    for snapshot, state in zip(snapshots(bench), STATES[::-1], strict=True):
+        command = open_with(os.path.join(bench.backups, snapshot.name), str(bench.backups))
+        done = subprocess.run(["sh", "-c", command], cwd=bench.base, capture_output=True, check=True)
+
+        assert done.stdout == state
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="the zstd tool is not installed")
+def test_the_stock_tool_refuses_a_packed_one_without_its_reference(bench: Bench) -> None:
+    path = bench.backups / snapshots(bench)[-2].name
+    (bench.base / "other").write_bytes(STATES[-1][::-1])
+    alone = subprocess.run(["zstd", "-dc", path], capture_output=True, check=False)
+    other = shlex.split(f"zstd -dc --patch-from={bench.base / 'other'} {shlex.quote(str(path))}")
+
+    assert alone.returncode != 0
+    assert subprocess.run(other, capture_output=True, check=False).returncode != 0
+
+
+# damage
+
+
+def test_a_damaged_reference_is_named_by_verify_and_costs_its_group_alone(bench: Bench) -> None:
+    reference = reference_files(bench)[0]
+    spoil(reference)
+    report = Report(drill=True)
+    list(Verifier(bench.ws, report).steps())
+
+    rotten = [finding.name for finding in report.failures]
+    assert rotten == [s.name for s in reversed(snapshots(bench)) if is_packed(bench, s)]
+    assert all(reference.name in finding.what for finding in report.failures)
+    assert [bench.ws.store.is_intact(s) for s in snapshots(bench)] == [True] * UNPACKED_NEWEST + [False] * 5
+    assert report.drilled_count == 1
+
+
+def test_a_lost_reference_is_told_and_no_error_of_the_disk(bench: Bench) -> None:
+    reference_files(bench)[0].unlink()
+    report = Report()
+    list(Verifier(bench.ws, report).steps())
+
+    assert {finding.kind.value for finding in report.failures} == {"rotten"}
+    assert all("gone" in finding.what for finding in report.failures)
+
+
+def test_beside_a_damaged_reference_a_new_group_begins(bench: Bench) -> None:
+    spoil(reference_files(bench)[0])
+    bench.clock.advance(60)
+    bench.protect(STATES[0])
+    done = pack(bench)
+
+    assert len(reference_files(bench)) == 2
+    assert is_packed(bench, snapshots(bench)[UNPACKED_NEWEST])
+    assert bench.ws.store.is_intact(snapshots(bench)[UNPACKED_NEWEST])
+    assert done.failures
+
+
+def test_a_rotten_snapshot_is_not_packed(bench: Bench) -> None:
+    bench.clock.advance(60)
+    bench.protect(STATES[0])
+    rotten = snapshots(bench)[UNPACKED_NEWEST]
+    spoil(bench.backups / rotten.name)
+    before = (bench.backups / rotten.name).read_bytes()
+    done = pack(bench)
+
+    assert (bench.backups / rotten.name).read_bytes() == before
+    assert [name for name, _ in done.failures] == [rotten.name]
+
+
+def test_a_restore_goes_past_a_damaged_group(bench: Bench) -> None:
+    spoil(reference_files(bench)[0])
+    for snapshot in snapshots(bench)[1:UNPACKED_NEWEST]:
+        spoil(bench.backups / snapshot.name)
+    (bench.data / USERS).write_bytes(DAMAGE)
+    bench.clock.advance(60)
+    bench.look()
+    bench.healer.heal([USERS], at_gate=False)
+
+    assert (bench.data / USERS).read_bytes() == STATES[-1]
+
+
+# what goes, and when
+
+
+def test_a_reference_goes_with_the_last_snapshot_that_leans_on_it(bench: Bench) -> None:
+    old = snapshots(bench)[UNPACKED_NEWEST:]
+    delete(bench.ws, old[1:])
+    still_there = reference_files(bench)
+    delete(bench.ws, old[:1])
+
+    assert still_there
+    assert reference_files(bench) == []
+    assert bench.ws.catalog.references(USERS) == []
+
+
+def test_a_reference_stays_while_a_file_leans_on_it_that_the_catalog_does_not_know(bench: Bench) -> None:
+    bench.ws.catalog.remove_snapshots(snapshots(bench)[UNPACKED_NEWEST:])
+
+    assert drop_unneeded(bench.ws, USERS) == 0
+    assert reference_files(bench)
+
+
+def test_a_snapshot_deleted_while_it_is_packed_does_not_come_back(bench: Bench) -> None:
+    bench.clock.advance(60)
+    bench.protect(STATES[0])
+    doomed = snapshots(bench)[UNPACKED_NEWEST]
+
+    def delete_it() -> bool:
+        delete(bench.ws, [s for s in snapshots(bench) if s.name == doomed.name])
+        return True
+
+    list(pack_file(bench.ws, USERS, delete_it))
+
+    assert not (bench.backups / doomed.name).exists()
+
+
+def test_packing_that_is_stopped_leaves_all_as_it_was(bench: Bench) -> None:
+    bench.clock.advance(60)
+    bench.protect(STATES[0])
+    before = {p.name: p.read_bytes() for p in bench.backups.rglob("*.zst")}
+
+    with pytest.raises(PackingStopped):
+        list(pack_file(bench.ws, USERS, lambda: False))
+
+    assert {p.name: p.read_bytes() for p in bench.backups.rglob("*.zst")} == before
+    assert not list((bench.backups / ".agent/staging").iterdir())
+
+
+# the catalog is lost
+
+
+@pytest.mark.parametrize("journal_too", [False, True])
+def test_a_catalog_made_anew_from_the_files_knows_all_of_it(bench: Bench, journal_too: bool) -> None:
+    told = {s.name: (s.digest, s.size_bytes, s.stored_bytes) for s in snapshots(bench)}
+    references = bench.ws.catalog.references(USERS)
+    bench.ws.close()
+    for path in (bench.backups / ".agent").glob("catalog*"):
+        path.unlink()
+    if journal_too:
+        (bench.backups / ".agent/journal.jsonl").unlink()
+    bench.open()
+    recover(bench.ws)
+
+    assert {s.name: (s.digest, s.size_bytes, s.stored_bytes) for s in snapshots(bench)} == told
+    assert bench.ws.catalog.references(USERS) == references
+
+
+def test_after_a_crash_the_catalog_learns_what_the_packed_ones_take(bench: Bench) -> None:
+    oldest = snapshots(bench)[-1]
+    bench.ws.catalog.set_stored(oldest.name, 99_999)
+    bench.ws.catalog.forget_reference(USERS, bench.ws.catalog.references(USERS)[0])
+    recover(bench.ws)
+
+    assert snapshots(bench)[-1].stored_bytes == oldest.stored_bytes
+    assert len(bench.ws.catalog.references(USERS)) == 1
+
+
+def test_a_reference_that_nothing_leans_on_is_swept_at_the_next_start(bench: Bench) -> None:
+    stray = reference_files(bench)[0].with_name("users_reference_2020-01-01T00-00-00-000Z.json.zst")
+    shutil.copy(reference_files(bench)[0], stray)
+    recover(bench.ws)
+
+    assert not stray.exists()
+    assert len(look(bench.ws, USERS).references) == 1
+
+
+# erasure
+
+
+def test_what_is_erased_stays_in_no_snapshot_and_in_no_reference(bench: Bench) -> None:
+    def without_it(document: JsonText) -> bytes | None:
+        return document.text.replace(SECRET, b"x" * 64) if SECRET in document.text else None
+
+    steps = erase(bench.ws, USERS, without_it)
+
+    assert {step.fate for step in steps} == {Fate.REWRITE, Fate.DISSOLVE}
+    assert reference_files(bench) == []
+    assert not any(SECRET in unpacked(bench, s) for s in snapshots(bench))
+    assert all(bench.ws.store.is_intact(s) for s in snapshots(bench))
+
+
+def test_a_reference_without_the_record_stays(bench: Bench) -> None:
+    erase(bench.ws, USERS, lambda _: None)
+
+    assert [is_packed(bench, s) for s in snapshots(bench)] == [False] * UNPACKED_NEWEST + [True] * 5
