@@ -96,7 +96,8 @@ class Cures:
             return None
         data = caught.content if isinstance(caught.content, bytes) else Path(caught.content.path).read_bytes()
         if grade is Grade.CORRUPT:
-            reading = sole_reading(data, parser=self.look.rule.check.parser)
+            flaw = next((problem.kind for problem in self.look.result.problems), None)  # type: ignore[union-attr]  # it has a grade
+            reading = sole_reading(data, parser=self.look.rule.check.parser, flaw=flaw)
             return self._checked(reading.data, (reading.explanation,)) if reading else None
         schema = self.look.rule.check.schema
         if grade is not Grade.INVALID or schema is None:

@@ -19,6 +19,7 @@ from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
 
 _PREPARED_FROM_BYTES = 128 * 1024  # a smaller copy shares the flushes of its batch
+_DAMAGES_MAX = 256
 _COUNT_HOLDS_S = 1.0
 _COUNT_FACTOR = 10.0  # a count of absent files holds for this many times its own cost, so that it is a tenth at most
 
@@ -144,7 +145,7 @@ class Looker:
 
     def _grade(self, look: Look, caught: Capture) -> CheckResult:
         """Return the check's result, made suspect where the state collapsed against the last good one."""
-        result = check(caught.source, look.rule.check)
+        result = self._check(look, caught)
         newest_good = next((s for s in look.snapshots if s.grade is Grade.GOOD), None)
         if newest_good is None or result.grade not in (Grade.GOOD, Grade.SUSPECT):
             return result
@@ -154,6 +155,17 @@ class Looker:
             problems = find_collapse(result.shape, newest_good.shape, suspect_thresholds(look.rule))
             if problems:
                 return replace(result, grade=Grade.SUSPECT, problems=problems)
+        return result
+
+    def _check(self, look: Look, caught: Capture) -> CheckResult:
+        """Return the check's result; damage that is looked at again before it is healed is not judged anew."""
+        damages, spec = self._ws.damages, look.rule.check
+        if (known := damages.get(look.rel)) is not None and known[:2] == (caught.digest, spec):
+            return known[2]
+        result = check(caught.source, spec)
+        damages.pop(look.rel, None)
+        if result.grade in (Grade.CORRUPT, Grade.INVALID) and len(damages) < _DAMAGES_MAX:
+            damages[look.rel] = (caught.digest, spec, result)
         return result
 
     def _decide_missing(self, root_fd: int, look: Look, *, at_gate: bool) -> None:

@@ -313,7 +313,8 @@ class Service:
             if oldest is None or self._clock.monotonic() - oldest < _STUCK_S:
                 notify(WATCHDOG)
             idle_s = self._rounds.idle_s()
-            if self._wake.wait(min(idle_s, watchdog_s or idle_s)) and not self._stop_asked:
+            woken = self._wake.wait(min(idle_s, watchdog_s or idle_s))
+            if woken and not self._stop_asked and not self._rounds.lanes.has_landed:
                 time.sleep(_COALESCE_S)
 
     def _reload_config(self) -> None:

@@ -4,7 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from stat import S_IMODE
 from time import monotonic
@@ -14,7 +14,7 @@ from agent.config import Config, FileRule
 from agent.core.decide import HealPolicy
 from agent.core.errors import FormatVersionError
 from agent.core.guard import SuspectThresholds
-from agent.core.model import Grade
+from agent.core.model import CheckResult, CheckSpec, Grade
 from agent.core.naming import format_stamp, next_stamp
 from agent.core.retention import RetentionPolicy
 from agent.disk.catalog import FORMAT_VERSION, Catalog, set_aside
@@ -60,6 +60,7 @@ class Workspace:
     catalog_was_lost: str | None = None
     backup_folder: tuple[int, int] | None = None  # device and inode
     has_deleted: bool = False  # copies were deleted, and a power cut may bring them back
+    damages: dict[str, tuple[str, CheckSpec, CheckResult]] = field(default_factory=dict)  # what checks found, by rel
     is_doubtful: bool = False  # catalog and folder may not agree: compare them at the next start
 
     @classmethod

@@ -8,7 +8,7 @@ from bench import DAMAGE, USERS, Bench, document
 
 import agent.look as look_module
 from agent.core.decide import LeftWhy
-from agent.core.model import Grade
+from agent.core.model import CheckResult, CheckSpec, Grade
 from agent.outcome import Ending
 
 
@@ -150,3 +150,25 @@ def test_error_of_the_look_before_a_heal_is_told(tmp_path: Path, monkeypatch: py
 
     assert (outcome.ending, str(outcome.error)) == (Ending.UNREADABLE, "[Errno 5] no answer")
     assert bench.healer.heal([USERS], at_gate=True)[0].ending is Ending.HEALED
+
+
+def test_damage_that_was_judged_is_not_judged_anew_for_its_heal_and_other_bytes_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+    bench.damage()
+    judged: list[object] = []
+    check = look_module.check
+
+    def counting(content: bytes, spec: CheckSpec) -> CheckResult:
+        judged.append(content)
+        return check(content, spec)
+
+    monkeypatch.setattr(look_module, "check", counting)
+    assert healed(bench) is Ending.HEALED
+    assert judged == []
+
+    bench.write(DAMAGE + b"{")
+    assert bench.look()[0].ending is Ending.DAMAGED
+    assert judged == [DAMAGE + b"{"]

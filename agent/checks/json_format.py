@@ -1,13 +1,12 @@
 """JSON, judged with the eyes of the program that will read it.
 
 The fast parser looks first.  It rejects some texts that Node and Python read, so its rejection counts only when the
-exact judges agree: the standard parser for texts of ordinary size, and always the one that has no limits.  Nothing
-is built of a document that may have very many members: it would take many times the memory of its text.
+exact judge, which has no limits, agrees.  Nothing is built of a document that may have very many members: it would
+take many times the memory of its text.
 """
 
 import codecs
 import json
-from typing import NoReturn
 
 import msgspec
 
@@ -20,7 +19,6 @@ from agent.core.model import CheckResult, CheckSpec, Grade, Parser, Problem, Sha
 from agent.core.problem import ProblemKind
 
 _CHUNK_BYTES = 1 << 18
-_STANDARD_MAX_BYTES = 4 << 20  # the standard parser builds the whole document, many times the size of its text
 _COMMAS_MAX = 500_000  # the fast parser makes an object of 72 bytes for each member of the root
 
 # Members are found but not decoded.
@@ -94,10 +92,7 @@ def _first_invalid(text: bytes | memoryview, errors: str) -> int | None:
 
 def _judge(text: bytes | memoryview, parser: Parser) -> Document | Flaw:
     many = len(text) > 2 * _COMMAS_MAX and _comma_count(text) > _COMMAS_MAX  # a member takes a byte beside its comma
-    found = _fast(text, many=many)
-    if found is None and not many and len(text) <= _STANDARD_MAX_BYTES:
-        found = _standard(text, parser)
-    return found or read_document(text, constants=parser is Parser.PYTHON)
+    return _fast(text, many=many) or read_document(text, constants=parser is Parser.PYTHON)
 
 
 def _comma_count(text: bytes | memoryview) -> int:
@@ -123,21 +118,6 @@ def _fast(text: bytes | memoryview, *, many: bool) -> Document | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Document(root, records, len(text))
-
-
-def _standard(text: bytes | memoryview, parser: Parser) -> Document | None:
-    """Return the document, or None when the standard parser rejects it or gives up.  Numbers are not converted."""
-    constant = len if parser is Parser.PYTHON else _refuse_constant
-    try:
-        value = json.loads(str(text, "utf-8", "surrogatepass"), parse_int=len, parse_float=len, parse_constant=constant)
-    except (ValueError, RecursionError):
-        return None
-    records = len(value) if isinstance(value, dict | list) else None
-    return Document(root_type(text[first_token(text)]), records, len(text))
-
-
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError
 
 
 def _located(text: bytes | memoryview, flaw: Flaw) -> Problem:

@@ -45,6 +45,24 @@ _counted_members = {
     _OBJECT: re.compile(rb"(?:(?>" + _WS + _SIMPLE_STRING + _WS + rb":" + _SIMPLE + rb")){0,4096}+").match,
     _ARRAY: re.compile(rb"(?:(?>" + _SIMPLE + rb")){0,4096}+").match,
 }
+# A member that is a container is swallowed whole too, if nothing in it lies deeper than some levels.
+_NESTED_LEVELS = 3
+_TRIED_LEVELS = 8  # what lies deeper is more likely brackets and nothing else: each try would be in vain
+
+
+def _container(levels: int) -> bytes:
+    """Return the pattern of an object or array that holds containers to `levels` below."""
+    value = rb"(?:" + _SCALAR + (rb"|" + _container(levels - 1) if levels else b"") + rb")"
+    member = _WS + _STRING + _WS + rb":" + _WS + value + _WS
+    item = _WS + value + _WS
+    filled = [one + rb"(?:(?>," + one + rb"))*+" for one in (member, item)]
+    return rb"(?>\{(?:" + _WS + rb"\}|" + filled[0] + rb"\})|\[(?:" + _WS + rb"\]|" + filled[1] + rb"\]))"
+
+
+_container_member = {
+    _OBJECT: re.compile(_WS + _STRING + _WS + rb":" + _WS + _container(_NESTED_LEVELS) + _WS + b",").match,
+    _ARRAY: re.compile(_WS + _container(_NESTED_LEVELS) + _WS + b",").match,
+}
 _CLOSER = {_OBJECT: ord("}"), _ARRAY: ord("]")}
 _COMMA, _QUOTE = ord(","), ord('"')
 
@@ -142,12 +160,17 @@ def read_first_document(text: bytes | memoryview, offset: int = 0, *, constants:
 
 def _skip_members(text: bytes | memoryview, at: int, open_brackets: bytearray) -> tuple[int, int]:
     """Return where the next member begins that is not plain, or is the last, and how many root members were passed."""
-    if len(open_brackets) > 1:
-        return _end(_plain_members[open_brackets[-1]](text, at)), 0
-    counted = 0
-    while (end := _end(_counted_members[open_brackets[-1]](text, at))) != at:
-        counted += bytes(text[at:end]).count(b",")
-        at = end
+    bracket = open_brackets[-1]
+    plain = _counted_members[bracket] if len(open_brackets) == 1 else _plain_members[bracket]
+    counted, begun_at = 0, -1
+    while at != begun_at:
+        begun_at = at
+        while (end := _end(plain(text, at))) != at:
+            counted += bytes(text[at:end]).count(b",") if len(open_brackets) == 1 else 0
+            at = end
+        while len(open_brackets) <= _TRIED_LEVELS and (container := _container_member[bracket](text, at)):
+            counted += len(open_brackets) == 1
+            at = container.end()
     return at, counted
 
 

@@ -31,7 +31,7 @@ class Reading:
     explanation: str
 
 
-def sole_reading(data: bytes, *, parser: Parser) -> Reading | None:
+def sole_reading(data: bytes, *, parser: Parser, flaw: str | None = None) -> Reading | None:
     """Return the only document that the corrupt `data` can stand for, or None if there is none or more than one.
 
     Undone are, alone or together: UTF-16 and a byte order mark (Python reads both by itself), NUL bytes at the end,
@@ -44,6 +44,8 @@ def sole_reading(data: bytes, *, parser: Parser) -> Reading | None:
     trimmed = text.rstrip(b"\0")
     if trimmed != text:
         steps.append(("nul_padding", "NUL bytes at the end removed"))
+    if not steps and flaw not in (None, ProblemKind.TRAILING_DATA):
+        return None
     constants = parser is Parser.PYTHON
     body_at = len(codecs.BOM_UTF8) if constants and trimmed.startswith(codecs.BOM_UTF8) else 0
     found = read_document(trimmed[body_at:], constants=constants)

@@ -139,7 +139,7 @@ def test_lossy_text_keeps_its_shape_and_says_where() -> None:
         (b"{}", "object", 0),
         (b'{"a": {"b": 1}, "c": 2}', "object", 2),
         (b'{"a": 1, "\\u0061": 2}', "object", 1),
-        (b'{"a": "\\ud800", "\\u0061": 2, "b": 3}', "object", 2),
+        (b'{"a": "\\ud800", "\\u0061": 2, "b": 3}', "object", 3),  # the exact judge counts keys as they are written
         (b'{"a": ' + b"[" * DEEP + b"]" * DEEP + b', "b": 2, "c": ["d", 3]}', "object", 3),
         (b'[1, "\\ud800", [3, 4]]', "array", 3),
         (b"[" * DEEP + b"]" * DEEP, "array", 1),

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agent.checks import check
 from agent.core.json_text import Document, read_document
-from agent.core.model import Parser
+from agent.core.model import CheckSpec, Parser
 from agent.core.reading import Reading, sole_reading
 
 BOM = b"\xef\xbb\xbf"
@@ -160,3 +161,20 @@ def test_cut_document_is_never_completed(document: object, cut: int) -> None:
 
     assert read(kept) is None
     assert read(kept + b"\0" * 8) is None
+
+
+@given(
+    st.binary(max_size=12),
+    st.recursive(st.integers() | st.text(max_size=4), lambda inner: st.dictionaries(st.text(max_size=3), inner)),
+    st.integers(0, 60),
+    st.sampled_from([Parser.STRICT, Parser.PYTHON]),
+)
+def test_knowing_the_first_flaw_changes_no_reading(junk: bytes, document: object, cut: int, parser: Parser) -> None:
+    whole = json.dumps(document).encode()
+    data = whole[: len(whole) - cut % (len(whole) + 1)] + junk
+    problems = check(data, CheckSpec(parser=parser)).problems
+    assume(problems)
+
+    known = sole_reading(data, parser=parser, flaw=problems[0].kind)
+
+    assert known == sole_reading(data, parser=parser)
