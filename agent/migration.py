@@ -1,6 +1,7 @@
 """Take over a folder that an older system, or nobody, looked after: originals kept, damage mended, all verified.
 
-The older backups stay where they are; `recover` has graded and listed them.  The first start of the daemon does this
+The older backups stay where they are: `recover` has graded and listed those in the backup folder, `older_copies` finds
+those that lie beside the data.  The first start of the daemon does this
 by itself, before its gate; `backup-agent migrate` does it for a person.
 """
 
@@ -22,6 +23,7 @@ from agent.logs import get_logger
 from agent.look import one_look
 from agent.mending import mend
 from agent.obstacles import MigrationRefusedError, refuse_unfit
+from agent.older_copies import Adopter, Adoption
 from agent.outcome import SOON, Ending, Outcome
 from agent.pipeline import Pipeline
 from agent.record import error_fields
@@ -46,6 +48,8 @@ class Summary:
     files: int = 0
     good: int = 0  # as they were found
     adopted: dict[str, int] = field(default_factory=dict)  # older backups, by grade
+    beside: dict[str, int] = field(default_factory=dict)  # those of them that lay beside the data, or would be adopted
+    left_beside: dict[str, str] = field(default_factory=dict)  # such that were left alone, by path, and why
     repaired: dict[str, str] = field(default_factory=dict)  # what was changed
     restored: dict[str, str] = field(default_factory=dict)  # the snapshot
     left: dict[str, str] = field(default_factory=dict)  # how it is, for a person to act
@@ -54,7 +58,7 @@ class Summary:
     unverified: list[str] = field(default_factory=list)  # those that did not come back whole
 
     def is_nothing(self) -> bool:
-        return not self.files and not self.adopted
+        return not (self.files or self.adopted or self.beside)
 
 
 def is_done(ws: Workspace) -> bool:
@@ -97,7 +101,7 @@ class Migration:
         Raises: as `Pipeline.run`; the next run goes on.
         """
         ws = self.ws
-        summary = self._inventory()
+        summary = self._inventory(Adopter(ws, self.progress).run())
         if summary.is_nothing():
             return summary
         originals = Originals(ws.config.backup_dir, self._begin())
@@ -114,26 +118,30 @@ class Migration:
 
     def plan(self) -> Summary:
         """Return what `run` would do; nothing is changed."""
-        summary = self._inventory()
+        copies = Adopter(self.ws, self.progress).run(dry_run=True)
+        summary = self._inventory(copies)
         for rel in self._files():
             outcome = self._mended(rel, dry_run=True)
             if outcome.ending is Ending.UNCHANGED:
                 summary.good += 1
             elif outcome.ending is Ending.DAMAGED:
                 summary.repaired[rel] = outcome.detail
-            elif outcome.grade in _DAMAGED and (name := self._restore_point(rel)):
+            elif outcome.grade in _DAMAGED and (name := self._restore_point(rel) or copies.newest_good.get(rel)):
                 summary.restored[rel] = name
             else:
                 summary.left[rel] = str(outcome.grade or outcome.ending)
             self.progress()
         return summary
 
-    def _inventory(self) -> Summary:
+    def _inventory(self, copies: Adoption) -> Summary:
         adopted: dict[str, int] = {}
         for snapshot in self.ws.catalog.all_snapshots():
             if snapshot.reason is Reason.ADOPTED:
                 adopted[snapshot.grade.value] = adopted.get(snapshot.grade.value, 0) + 1
-        return Summary(files=sum(1 for _ in self._files()), adopted=dict(sorted(adopted.items())))
+        return Summary(
+            files=sum(1 for _ in self._files()), adopted=dict(sorted(adopted.items())),
+            beside=dict(sorted(copies.adopted.items())), left_beside=copies.left,
+        )  # fmt: skip
 
     def _files(self) -> Iterator[str]:
         config = self.ws.config
@@ -285,6 +293,7 @@ def migrate_first(migration: Migration) -> None:
     say = _log.error if summary.unverified else _log.info
     say(
         "migration_done", files=summary.files, good=summary.good, adopted=summary.adopted or None,
+        beside=summary.beside or None, left_beside=len(summary.left_beside) or None,
         repaired=len(summary.repaired), restored=len(summary.restored), left=len(summary.left),
         snapshots=summary.snapshots, verified=summary.verified, originals=summary.originals_in,
         unverified=summary.unverified[:_SHOWN_MAX] or None,

@@ -7,6 +7,7 @@ from agent.config import Config
 from agent.core.errors import AgentError
 from agent.core.naming import display
 from agent.disk.walk import Skipped, walk_data_files
+from agent.older_copies import find_copies
 from agent.rotation import free_bytes
 
 _SHOWN_MAX = 10
@@ -52,8 +53,10 @@ def _obstacles(config: Config) -> Iterator[str]:
     for folder in (config.backup_dir, config.state_dir, config.temp_dir):
         if not os.access(_existing(folder), os.W_OK | os.X_OK):
             yield f"{display(folder)} cannot be written to"
-    # The originals and the first snapshots; beside the data, one file at a time.
-    for folder, need in ((config.backup_dir, 2 * sum(sizes) + (config.backup.min_free_bytes or 0)),
+    copies = find_copies(config, lambda rel: os.path.lexists(os.path.join(config.data_dir, rel)))
+    older = sum(copy.size_bytes for copy in copies if copy.rel is not None)
+    # The originals, the first snapshots and the adopted copies; beside the data, one file at a time.
+    for folder, need in ((config.backup_dir, 2 * sum(sizes) + older + (config.backup.min_free_bytes or 0)),
                          (config.temp_dir, max(sizes))):  # fmt: skip
         free = free_bytes(_existing(folder))
         if free < need:

@@ -34,7 +34,7 @@ _NOT_SNAPSHOTS = (".agent", "_migration", REFERENCES)
 _ROOTS = ("object", "array", "string", "number", "boolean", "null")
 _SIZE_MAX_BYTES = 1 << 62
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
-_CLOCK_SLACK = timedelta(days=1)
+CLOCK_SLACK = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -293,7 +293,7 @@ def _find_unknown(ws: Workspace, told: dict[str, dict[str, object]], done: Recov
             continue
         rel, taken_at = _owner_and_time(entry, told, known_rels)
         written_at = datetime.fromtimestamp(max(0.0, min(entry.signature.mtime_ns / 1e9, now.timestamp())), UTC)
-        is_ahead = taken_at is not None and taken_at > now + _CLOCK_SLACK
+        is_ahead = taken_at is not None and taken_at > now + CLOCK_SLACK
         if taken_at is None or is_ahead:
             taken_at = min(written_at, now)
         if rel is None or not (entry.rel in told or ws.config.is_data_file(rel)):
@@ -380,7 +380,7 @@ def _checked_snapshot(ws: Workspace, found: _Unknown, reference: Shape | None) -
             result, digest = check(source, rule.check), digest_of(copy.fd)
         finally:
             copy.discard()
-    grade = _adopted_grade(result, reference, ws, found.rel)
+    grade = adopted_grade(result, reference, ws, found.rel)
     if parsed := parse_name(found.name):
         # What only claims to be the newest must not be what a restore takes; a person may accept it.
         doubtful = parsed.kind != "backup" or found.is_ahead
@@ -391,7 +391,8 @@ def _checked_snapshot(ws: Workspace, found: _Unknown, reference: Shape | None) -
     )  # fmt: skip
 
 
-def _adopted_grade(result: CheckResult, reference: Shape | None, ws: Workspace, rel: str) -> Grade:
+def adopted_grade(result: CheckResult, reference: Shape | None, ws: Workspace, rel: str) -> Grade:
+    """Return the grade of an older copy; one that collapsed against `reference`, the one before, is suspect."""
     if result.grade is Grade.GOOD and result.shape and reference:
         collapsed = find_collapse(result.shape, reference, suspect_thresholds(ws.config.rule_for(rel)))
         return Grade.SUSPECT if collapsed else Grade.GOOD

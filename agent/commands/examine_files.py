@@ -28,6 +28,7 @@ def examine_files(case: Case) -> Iterator[Finding]:
     """Yield what is found, the live files first."""
     yield _integrity(case)
     yield _missing(case)
+    yield from _copies(case)
     yield _clock(case)
     yield _stuck(case)
     if case.catalog is None:
@@ -71,6 +72,21 @@ def _missing(case: Case) -> Finding:
     return (fail if needed else warn)(
         "missing files", told, step if len(gone) == 1 else f"backup-agent status names them; {step}"
     )
+
+
+def _copies(case: Case) -> Iterator[Finding]:
+    """Files called like backups: no data, or taken for it."""
+    aspect, seen = "older backups", case.seen
+    if seen.lookalikes:
+        first = display(seen.lookalikes[0])
+        yield warn(
+            aspect, f"{first} is called like a backup, and guarded as data",
+            f"if it is a backup, add it to watch.exclude: {shell_word(seen.lookalikes[0])}",
+        )  # fmt: skip
+    elif seen.strays:
+        yield ok(
+            aspect, f"{len(seen.strays):,} beside the data, such as {display(seen.strays[0])}: not watched as data"
+        )
 
 
 def _clock(case: Case) -> Finding:

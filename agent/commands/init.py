@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -146,7 +147,11 @@ def _schemas(found: Survey) -> dict[str, tuple[str, str]]:
 
 def _can_be_written(seen: Seen) -> bool:
     """Whether a config, which is UTF-8, can name the file."""
-    return not any("\udc80" <= character <= "\udcff" for character in seen.rel)
+    return _is_text(seen.rel)
+
+
+def _is_text(rel: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in rel)
 
 
 def _rel(seen: Seen) -> str:
@@ -167,7 +172,8 @@ def _schema_text(found: Survey, seen: Seen) -> str:
 
 def _exclusions(found: Survey, home: str, has_schemas: bool) -> list[str]:
     """What matches as a data file and is none: copies of an older system, and schemas beside the data."""
-    exclude = ["**/*_backup_*"] if found.strays else []
+    exclude = ["**/*_backup_[0-9]*"] if not all(map(os.path.isabs, found.strays)) else []
+    exclude += [re.sub(r"([*?\[])", r"[\1]", rel) for rel in found.lookalikes if _is_text(rel)]
     beside = os.path.relpath(os.path.join(home, "schemas"), found.data_dir)
     return [*exclude, f"{beside}/**"] if has_schemas and beside.split("/")[0] != os.pardir else exclude
 

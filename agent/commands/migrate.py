@@ -29,10 +29,12 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "migrate",
         help="take over a folder that an older system, or nobody, looked after",
         text="Take over the data folder: keep a copy of every data file in backups/_migration for ever, grade the\n"
-        "older backups and use them where they are, repair what has one reading or breaks its schema, restore\n"
-        "what cannot be repaired, take the first snapshots, and read all of it back.  The first `run` over a\n"
-        "folder does this by itself; a second time there is nothing to do.  Before anything is changed,\n"
-        "permissions, space and the lock are looked at.  The bot must not run meanwhile.",
+        "older backups in the backup folder and use them where they are, adopt copies of those beside the data\n"
+        "(users_backup_2024-01-01.json, users.json.bak, also in folders such as old/ or backups/), repair what\n"
+        "has one reading or breaks its schema, restore what cannot be repaired, take the first snapshots, and\n"
+        "read all of it back.  The first `run` over a folder does this by itself; a second time there is nothing\n"
+        "to do.  Before anything is changed, permissions, space and the lock are looked at.  The bot must not\n"
+        "run meanwhile.",
         example="examples:\n  backup-agent migrate --dry-run\n  backup-agent migrate\n\n"
         "exit codes: 0 done, or nothing to do; 1 not done; 3 done, but some files are left for a person",
     )
@@ -110,8 +112,11 @@ def _print(summary: Summary, *, is_plan: bool) -> None:
         say("there are no data files and no older backups: there is nothing to do")
         return
     to_be = "to be " if is_plan else ""
-    adopted = ", ".join(f"{count:,} {grade}" for grade, count in summary.adopted.items())
-    say(f"older backups:  {adopted or 'none'}")
+    say(f"older backups:  {_grades(summary.adopted) or 'none'}")
+    if summary.beside or summary.left_beside:
+        said = "would be adopted" if is_plan else "adopted"
+        say(f"beside data:    {_grades(summary.beside) or 'none'} {said}; the files stay where they are")
+        _list("left alone", summary.left_beside)
     say(f"data files:     {summary.files:,}, {summary.good:,} of them good")
     if is_plan:
         say(f"originals:      {counted(summary.files, 'file')} would be kept for ever in _migration")
@@ -126,6 +131,10 @@ def _print(summary: Summary, *, is_plan: bool) -> None:
     for name in summary.unverified[:_SHOWN_MAX]:
         advise(f"  {display(name)}: what the disk gives is not what was written; run `backup-agent migrate` again")
     _list("left for you", {rel: f"{how}, {_next_step(rel, how)}" for rel, how in summary.left.items()})
+
+
+def _grades(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {grade}" for grade, count in counts.items())
 
 
 def _list(what: str, told: Mapping[str, str]) -> None:

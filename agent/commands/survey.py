@@ -14,6 +14,7 @@ from agent.core.model import CheckResult, Grade
 from agent.core.naming import display, parse_foreign, parse_name
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
 from agent.disk.walk import Found, Skipped, walk_data_files
+from agent.older_copies import find_copies
 
 _NAMED_MAX = 20
 
@@ -31,8 +32,8 @@ class Seen:
 
 @dataclass(slots=True)
 class Survey:
-    """`old_backups` are copies that an older system left: those in `backup_dir` are adopted, those among the data
-    files (`strays`) are not guarded themselves.  `owner` is the user who owns the folder."""
+    """`old_backups` are copies that an older system left in `backup_dir`, `strays` those in and beside the data folder;
+    `lookalikes` of these would count as data files.  `owner` is the user who owns the folder."""
 
     data_dir: str
     owner: str
@@ -41,7 +42,8 @@ class Survey:
     is_guarded: bool
     files: list[Seen] = field(default_factory=list)
     old_backups: int = 0
-    strays: list[str] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)  # relative to the data folder where they lie in it
+    lookalikes: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     def good(self) -> list[Seen]:
@@ -62,15 +64,14 @@ def survey(config: Config) -> Survey:
         has_temp=os.path.isdir(config.temp_dir),
         is_guarded=os.path.isdir(config.state_dir),
     )
+    _find_strays(config, found)
     entries = walk_data_files(config.data_dir, config.is_data_file, lambda rel: not config.may_hold_data_files(rel))
     progress = Progress("looking")
     try:
         for entry in entries:
             if isinstance(entry, Skipped):
                 found.skipped.append(entry)
-            elif _is_copy(entry.rel):
-                found.strays.append(entry.rel)
-            else:
+            elif entry.rel not in found.lookalikes:
                 found.files.append(_look(config, entry))
             progress.step()
     finally:
@@ -78,6 +79,14 @@ def survey(config: Config) -> Survey:
     found.files.sort(key=lambda seen: seen.rel)
     found.old_backups = _count_copies(config)
     return found
+
+
+def _find_strays(config: Config, found: Survey) -> None:
+    for copy in find_copies(config, lambda rel: os.path.lexists(os.path.join(config.data_dir, rel))):
+        found.strays.append(copy.name if copy.root == config.data_dir else copy.path)
+        if copy.is_guarded:
+            found.lookalikes.append(copy.name)
+    found.strays.sort()
 
 
 def _is_copy(rel: str) -> bool:
@@ -139,8 +148,8 @@ def told(found: Survey) -> Iterator[str]:
     if found.old_backups:
         yield f"  {counted(found.old_backups, 'backup')} of an older system: the agent adopts what is good of them"
     if found.strays:
-        strays = counted(len(found.strays), "file")
-        yield f"  {strays} beside the data left out, because named like backups, such as {display(found.strays[0])}"
+        strays, first = counted(len(found.strays), "older backup"), display(found.strays[0])
+        yield f"  {strays} beside the data, such as {first}: no data; the first start adopts what is certain"
     if found.has_temp:
         yield "  temp: is there, and may hold what is being written"
     if found.is_guarded:

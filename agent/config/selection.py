@@ -7,6 +7,7 @@ included, so every wildcard matches those too.
 import re
 from collections.abc import Iterable, Sequence
 
+from agent.core.copies import is_dated_copy
 from agent.core.naming import is_temp_name
 
 _WILDCARD = re.compile(r"[*?\[]")
@@ -78,7 +79,7 @@ class Selection:
     """The answer to "is this a data file?" for every path below one `data_dir`.
 
     `named` files are data files whatever the globs say; `required` globs count beside `include`, and `exclude` beats
-    both.  Nothing in a `reserved` folder is ever one, nor a temporary file of ours.
+    both.  Nothing in a `reserved` folder is ever one, nor a temporary file of ours, nor a copy that bears its date.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class Selection:
         """Say whether the file at `rel` is looked after."""
         if is_reserved(rel, self._reserved):
             return False
-        return rel in self.named or (self._included(rel) is not None and self._excluded(rel) is None)
+        if rel in self.named:
+            return True
+        return self._included(rel) is not None and self._excluded(rel) is None and not is_dated_copy(rel)
 
     def may_hold_data_files(self, rel_dir: str) -> bool:
         """Say whether a walk has to enter the folder at `rel_dir`; False spares it all that lies below."""

@@ -47,9 +47,7 @@ class Store:
 
     def publish(self, drafts: Sequence[Draft], staging: StagingFolder) -> list[Snapshot | Refused]:
         """As `disk.publish.publish`."""
-        return publish(
-            drafts, staging, backup_dir=self.path, journal=self._journal, compression=self._compression
-        )
+        return publish(drafts, staging, backup_dir=self.path, journal=self._journal, compression=self._compression)
 
     def prepare(self, rel: str, content: bytes | StagedFile, digest: str, staging: StagingFolder) -> Future[Prepared]:
         """As `disk.publish.prepare`, begun beside the caller."""

@@ -316,3 +316,12 @@ def test_a_required_file_that_is_not_there_fails_among_the_missing(place: Place)
     assert (level, told) == ("fail", "2 of 2 known files not there, such as users.json, which must exist")
     assert step is not None
     assert step.startswith("backup-agent status names them; backup-agent restore users.json")
+
+
+def test_backups_beside_the_data_are_told_and_one_that_counts_as_data_is_a_warning(place: Place) -> None:
+    place.write("users_backup_2024-01-01.json", [1])
+    assert examined(place)[1]["older backups"] == "ok"
+
+    place.write("users_backup_old.json", [1])
+
+    assert examined(place)[1]["older backups"] == "warn"

@@ -66,6 +66,17 @@ def test_copies_beside_the_data_are_excluded(place: Place) -> None:
     assert not load_config("backup-agent.yaml", None, {}).is_data_file("users_backup_20240101.json")
 
 
+def test_a_copy_that_would_count_as_data_is_excluded_by_its_name(place: Place) -> None:
+    place.write("users_backup_[old].json", [1])
+    place.write("user_backup_codes.json", [1])  # there is no user.json that it could be a copy of
+
+    init(place)
+
+    config = load_config("backup-agent.yaml", None, {})
+    assert not config.is_data_file("users_backup_[old].json")
+    assert config.is_data_file("user_backup_codes.json")
+
+
 def test_file_that_is_there_is_written_over_with_force_alone(place: Place) -> None:
     config = place.root / "backup-agent.yaml"
     config.write_text("mine")

@@ -86,3 +86,19 @@ def test_beside_a_daemon_that_has_not_done_it_the_lock_stops_it(place: Place) ->
     assert code == 1
     assert "already guards this folder" in err
     assert originals(place) == []
+
+
+def test_older_backups_beside_the_data_are_adopted_and_told(place: Place) -> None:
+    beside = place.write("old/users_backup_2024-01-01.json", USERS)
+    place.write("users.json", b"{")
+
+    planned, told, _ = place.run("migrate", "--dry-run")
+    assert "beside data:    1 good would be adopted; the files stay where they are" in told
+    assert f"users.json: from {beside}" in told
+    assert not [s for s in place.snapshots() if s["grade"] == "good"]
+    code, told, _ = place.run("migrate")
+
+    assert (planned, code) == (0, 0)
+    assert "beside data:    1 good adopted; the files stay where they are" in told
+    assert place.read("users.json") == USERS
+    assert beside.exists()
