@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bot import GB, MB, Document, grow_tree, settle, tree_files, write_by_rename
@@ -66,7 +66,7 @@ def _many(report: Report, count: int) -> None:
     grow_tree(data, count)
     files = tree_files(data, count)
     processor: list[float] = []
-    bare = data_bytes(files)
+    bare = sum(path.stat().st_size for path in files)
 
     def prepare() -> None:
         for left in (data / "backups", data / "temp", copies):
@@ -98,13 +98,9 @@ def _many(report: Report, count: int) -> None:
     report.add(f"{what}: processor", "s", processor)
 
 
-def data_bytes(files: object) -> int:
-    return sum(path.stat().st_size for path in files)  # type: ignore[attr-defined]  # paths
-
-
-def temper(files: object, *, cold: bool) -> None:
+def temper(files: Iterable[Path], *, cold: bool) -> None:
     """The page cache holds all of the files' bytes, or none of them."""
-    for path in files:  # type: ignore[attr-defined]  # paths
+    for path in files:
         fd = os.open(path, os.O_RDONLY)
         if cold:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
