@@ -4,6 +4,7 @@
 """
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -17,6 +18,8 @@ VERBS = (
     "run", "init", "doctor", "demo", "check", "status", "list", "snapshot", "show", "diff", "restore", "repair",
     "migrate", "accept", "pin", "prune", "verify", "forget", "pause", "config", "schema", "completion",
 )  # fmt: skip  # one module of agent.commands each
+_IN_MODULE = {"unpin": "pin", "forget-record": "forget", "resume": "pause"}
+_SHOWS_ALL = ("completion",)
 
 
 def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
@@ -38,8 +41,7 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; an `AgentError` becomes two lines on standard error and its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # The daemon stays small: only its own command is loaded.
-    args = build_parser(("run",) if words[:1] == ["run"] else VERBS).parse_args(words)
+    args = build_parser(_needed(words)).parse_args(words)
     remember_caller(getattr(args, "config", None), getattr(args, "data_dir", None))
     try:
         return int(args.run(args))
@@ -52,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _needed(words: Sequence[str]) -> Sequence[str]:
+    """The commands to load: the one that is named, so that the daemon stays small and an answer comes soon."""
+    module = _IN_MODULE.get(words[0], words[0]) if words else ""
+    if module in VERBS and module not in _SHOWS_ALL:
+        return (module,)
+    near = difflib.get_close_matches(words[0], (*VERBS, *_IN_MODULE), n=1) if words and module not in VERBS else []
+    for name in near:
+        print(f"did you mean `backup-agent {name}`?", file=sys.stderr)
+    return VERBS
 
 
 if __name__ == "__main__":

@@ -40,10 +40,9 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no count: write a number such as {_LIMIT}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from agent.commands.wording import print_json, say
 from agent.config import Config, load_config
 from agent.core.errors import AgentError, UsageError
 from agent.core.naming import display
+from agent.core.paste import shell_word
 from agent.disk.atomic import rename_new, rename_over
 from agent.disk.staging import StagingFolder
 
@@ -214,8 +215,10 @@ def _write_one(path: str, content: str, *, force: bool) -> None:
 def _next_steps(args: argparse.Namespace, found: Survey, config: Config, written: Sequence[str]) -> None:
     for path in written:
         say(f"written: {display(path)}")
-    say(f"next: backup-agent doctor --config {display(args.output)}")
-    say(f"      backup-agent run --config {display(args.output)}")
+    is_found = os.path.normpath(args.output) == _CONFIG  # every command finds it here by itself
+    option = "" if is_found else f" --config {shell_word(args.output)}"
+    say(f"next: backup-agent doctor{option}")
+    say(f"      backup-agent run{option}")
     if args.bot_unit:
         agent, bot = _drop_ins(args, found, config)
         say(f"\nfor `systemctl edit backup-agent.service` (docs/systemd.md has the unit itself):\n\n{agent}")

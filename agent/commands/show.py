@@ -92,11 +92,14 @@ def _record(state: State, key: str) -> bytes:
 
 
 def _print(state: State, content: bytes | None) -> None:
-    out = sys.stdout.buffer
+    out, last = sys.stdout.buffer, b"\n"
     sys.stdout.flush()
     for chunk in state.chunks() if content is None else (content, b"\n"):
         out.write(chunk)
+        last = chunk[-1:]
     out.flush()
+    if last != b"\n" and sys.stdout.isatty():
+        print(file=sys.stderr)  # what is told of it begins on a line of its own
 
 
 def _path(session: Session, state: State) -> str:

@@ -99,3 +99,30 @@ def test_a_command_finishes_what_a_crash_left_when_no_daemon_runs(place: Place) 
 
 def test_every_verb_of_the_command_line_has_a_module() -> None:
     assert set(VERBS) >= {"run", "check", "status", "list", "snapshot", "restore", "accept", "pin", "config"}
+
+
+def test_a_verb_that_is_nearly_one_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["resotre", "users.json"])
+
+    assert ended.value.code == 2
+    assert "did you mean `backup-agent restore`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["status", "forget-record"])
+def test_a_command_loads_no_other_one(verb: str) -> None:
+    script = f"import sys; from agent.cli import main\ntry: main([{verb!r}, '--help'])\nexcept SystemExit: pass\n" + (
+        "print('agent.commands.demo' in sys.modules, 'agent.service' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+@pytest.mark.parametrize("count", ["x", "-1", "2.5"])
+def test_what_is_no_count_is_told(place: Place, count: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["diff", "users.json", "--limit", count])
+
+    assert "is no count: write a number" in place.capsys.readouterr().err
