@@ -15,6 +15,7 @@ from agent.commands.schema import infer_from
 from agent.commands.survey import Seen, Survey, survey, told
 from agent.commands.wording import print_json, say
 from agent.config import Config, load_config
+from agent.config.consistency import findings
 from agent.core.errors import AgentError, UsageError
 from agent.core.naming import display
 from agent.core.paste import shell_word
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if not (args.yes or args.json or prints_config) and sys.stdin.isatty() and sys.stdout.isatty():
         _ask(args)
     required = [_known(found, name) for name in args.required]
+    _refuse_contradiction(found, args.backup_dir)
     home = os.getcwd() if prints_config else os.path.dirname(os.path.abspath(args.output))
     schemas = _schemas(found) if args.schemas else {}
     wishes = Wishes(
@@ -130,6 +132,14 @@ def _known(found: Survey, name: str) -> str:
         f"{display(name)} is no data file of {display(found.data_dir)}",
         hint="name it as it is shown above the questions",
     )
+
+
+def _refuse_contradiction(found: Survey, backup_dir: str | None) -> None:
+    """Raises UsageError when no config can say this; nothing was written."""
+    if backup_dir is None:
+        return
+    for finding in findings(Config(data_dir=found.data_dir, backup_dir=os.path.abspath(backup_dir))):
+        raise UsageError(f"the folder for the snapshots {finding.message}", hint=finding.hint)
 
 
 def _from(home: str, path: str) -> str:

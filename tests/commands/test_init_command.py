@@ -182,3 +182,12 @@ def test_config_without_any_file_loads(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(config_text(Wishes("./data"), []))
 
     assert load_config(str(tmp_path / "c.yaml"), None, {})
+
+
+def test_a_folder_for_snapshots_that_no_config_may_name_leaves_nothing_behind(place: Place) -> None:
+    """A config that cannot be used would stop every command, as it is found by itself."""
+    code, _, err = init(place, "--backup-dir", str(place.data))
+
+    assert code == 2
+    assert "the folder for the snapshots is data_dir itself" in err
+    assert not (place.root / "backup-agent.yaml").exists()
