@@ -26,12 +26,13 @@ from subject import (
 from syscalls import mark, stand_aside
 
 from agent.config import load_config
+from agent.core.errors import AgentError
 from agent.logs import configure_logs
 from agent.metrics import Metrics
 from agent.service import Service
 from agent.workspace import SystemClock
 
-_READY_S = 20.0
+_READY_S = 6.0  # a back-off or two after an error that passes; what does not pass is waited for in vain
 
 
 def serve(place: Place, during: Callable[[Metrics], None], config_name: str = "agent.yaml") -> int:
@@ -44,7 +45,11 @@ def serve(place: Place, during: Callable[[Metrics], None], config_name: str = "a
     def load() -> Any:
         return load_config(path, None, os.environ)
 
-    config = load()
+    try:
+        config = load()
+    except AgentError as error:  # as the command line tells it
+        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
     apply(config)
     service = Service(config, metrics, SystemClock(), reload=load, apply=apply)
 
