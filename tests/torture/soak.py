@@ -5,7 +5,7 @@ catalog, journal and the time from a write to its snapshot are sampled; the last
 Half-way the agent is suspended for a minute, as a laptop or a paused machine is, and has to catch up.
 
 Beside each latency stands the floor of the machine in the same moment: what a bare program needs there to make a file of
-the same size durable and to wake up from a short sleep.  A latency that grows with the floor is the machine's doing, one
+the same size durable, for 32 MiB of a digest, and to wake up from a short sleep.  A latency that grows with the floor is the machine's doing, one
 that grows beyond it is ours.
 
 One line tells of each interval, the summary of the second and the last quarter; the exit code is 1 when something grew,
@@ -32,6 +32,7 @@ from rig import Agent, Place, wait_until
 WATCH = {"debounce": "500ms", "max_delay": "5s", "rescan": "10s"}
 RETENTION = {"keep_last": 3, "keep_intervals": 0, "keep_hourly": 0, "keep_daily": 0}
 CATCH_UP_S = 60.0
+_BALLAST = bytes(32 << 20)
 # How much each figure may differ between the second and the last quarter: a share of it, and that much besides.
 SLACK = {
     "rss_mib": (0.10, 3.0),
@@ -159,7 +160,7 @@ def latency_s(place: Place, bot: Bot, limit_s: float = 30.0) -> float:
 
 
 def floor_s(place: Place) -> float:
-    """Return what the machine itself needs now: a file made durable, and how late a sleep of 50 ms ends."""
+    """Return what the machine itself needs now: for a file made durable, 32 MiB of a digest, and to wake up in time."""
     data, scratch = os.urandom(700), place.root / "floor"
     scratch.mkdir(exist_ok=True)
     began = time.monotonic()
@@ -171,6 +172,7 @@ def floor_s(place: Place) -> float:
     fd = os.open(scratch, os.O_RDONLY)
     os.fsync(fd)
     os.close(fd)
+    hashlib.sha256(_BALLAST)
     time.sleep(0.05)
     return time.monotonic() - began - 0.05
 
