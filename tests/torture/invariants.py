@@ -19,7 +19,8 @@ from typing import Any
 from agent.core.naming import Kind, is_temp_name, parse_name
 
 ABSENT = ""  # stands for a digest where a file may be missing
-_NOT_SNAPSHOTS = (".agent", "_migration")
+_NOT_SNAPSHOTS = (".agent", "_migration", "_reference")
+_PACKED = b"\x5c\x2a\x4d\x18"
 _GRADES = {
     Kind.BACKUP: {"good"},
     Kind.SUSPECT: {"suspect"},
@@ -87,7 +88,7 @@ def copies_in(backup_dir: Path) -> Iterator[Copy]:
         if parsed is None:
             continue
         try:
-            digest = digest_of(_plain(path, parsed.compression_suffix))
+            digest = digest_of(_plain(path, parsed.compression_suffix, backup_dir))
         except Exception:  # each codec has its own errors for damage
             digest = None
         status = path.lstat()
@@ -211,15 +212,25 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names)
 
 
-def _plain(path: Path, suffix: str) -> bytes:
+def _plain(path: Path, suffix: str, backup_dir: Path) -> bytes:
     data = path.read_bytes()
     if suffix == ".gz":
         return gzip.decompress(data)
-    if suffix == ".zst":
-        from backports import zstd
+    if suffix != ".zst":
+        return data
+    from backports import zstd
 
+    if not data.startswith(_PACKED):
         return zstd.decompress(data)
-    return data
+    length = int.from_bytes(data[4:8], "little")
+    note = json.loads(data[8 : 8 + length])
+    reference = zstd.ZstdDict(zstd.decompress((backup_dir / note["packed_against"]).read_bytes()), is_raw=True)
+    return zstd.decompress(data[8 + length :], zstd_dict=reference.as_prefix)
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the copy holds only what differs from a reference."""
+    return path.read_bytes().startswith(_PACKED)
 
 
 def _rows(state_dir: Path, sql: str) -> list[tuple[Any, ...]] | None:

@@ -1,11 +1,12 @@
-"""The operations that change what is kept: pin, prune, one record brought back or forgotten, migrate, the journal."""
+"""The operations that change what is kept: pin, prune, one record brought back or forgotten, migration, journal, packing."""
 
 import json
 import os
+import sqlite3
 import sys
 
 from announced import is_pinned
-from invariants import Expected
+from invariants import Expected, digest_of, is_packed
 from subject import (
     DAMAGE,
     GUILD,
@@ -28,6 +29,7 @@ from agent.core.model import Reason
 from agent.core.settle import Due
 from agent.disk import lease
 from agent.logs import configure_logs
+from agent.pack import pack_file
 from agent.pipeline import Pipeline
 from agent.recover import mark_clean, recover
 from agent.workspace import SystemClock, Workspace
@@ -234,4 +236,54 @@ SHORTEN = Operation(
     from_mark=True,
 )
 
-UPKEEP = (PIN, PRUNE, RESTORE_RECORD, FORGET_RECORD, MIGRATE, SHORTEN)
+# packing
+
+
+def _large(number: int) -> bytes:
+    """What hardly gets smaller by compression, and is nearly the same as the one before."""
+    records = {f"user {i}": {"token": digest_of(f"{i}".encode()), "cartridge": number + i} for i in range(400)}
+    return json.dumps(records, indent=1).encode()
+
+
+def _seven_large(place: Place) -> None:
+    place.configure(backup={"compression": "zstd", "packing": True, "min_free": "none"}, files=[])
+    for number in range(7):
+        place.write(USERS, _large(number))
+        assert place.agent("snapshot") == 0
+
+
+def _pack(place: Place) -> int:
+    """As the running daemon does, one step after the other."""
+    lease.ignore_break_signal()
+    configure_logs("json", "info", sys.stderr)
+    ws = Workspace.open(load_config(str(place.root / "agent.yaml"), None, os.environ), SystemClock())
+    recover(ws)
+    mark()
+    failures: list[object] = []
+    try:
+        for done in pack_file(ws, USERS):
+            failures = [f"{name}: {error}" for name, error in done.failures]
+        mark_clean(ws)
+    except (OSError, sqlite3.Error) as error:
+        failures.append(f"{place.backups}: {error}")
+    print(*failures, sep="\n")
+    return 1 if failures else 0
+
+
+def _all_seven(place: Place) -> Expected:
+    states = [_large(number) for number in range(7)]
+    newest = digest_of(states[-1])
+    return expect(place, {USERS: (newest,)}, {USERS: [newest]}, *states)
+
+
+PACK = Operation(
+    "packing",
+    _seven_large,
+    _pack,
+    _all_seven,
+    _all_seven,
+    lambda place: sum(map(is_packed, place.copies())) == 3,
+    from_mark=True,
+)
+
+UPKEEP = (PIN, PRUNE, RESTORE_RECORD, FORGET_RECORD, MIGRATE, SHORTEN, PACK)
