@@ -37,15 +37,16 @@ class Journal:
 
     def append(self, records: Sequence[Record]) -> int:
         """Write `records` and return the descriptor to flush and close; they are durable only after the flush."""
-        fd = self._open_for_append()
-        before = os.fstat(fd).st_size
+        fd, before = self._open_for_append(), None
         try:
+            before = os.fstat(fd).st_size
             lines = b"".join(map(_line, records))
             write_all(fd, self._mend_tail(fd) + lines)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.ftruncate(fd, before)
-            os.close(fd)
+                if before is not None:
+                    os.ftruncate(fd, before)
+            os.close(fd)  # its lock goes with it: left open, nobody could ever append again
             raise
         return fd
 
@@ -157,7 +158,8 @@ class Journal:
                     raise
                 os.close(fd)
         finally:
-            os.close(folder_fd)
+            with contextlib.suppress(OSError):  # the file, which is locked, must reach the caller
+                os.close(folder_fd)
 
     @staticmethod
     def _mend_tail(fd: int) -> bytes:

@@ -33,16 +33,26 @@ class DaemonLock:
             os.close(folder_fd)
 
     def take(self) -> None:
-        """Raises LockHeldError when a daemon already works on this folder; nothing was changed."""
-        if not _lock_byte(self._fd, 0):
+        """The folder is ours, and the file tells our process id.
+
+        Raises:
+            LockHeldError: a daemon already works on this folder; nothing was changed.
+            OSError: the disk refused; nobody holds the lock by it.
+        """
+        try:
+            if _lock_byte(self._fd, 0):
+                os.ftruncate(self._fd, 0)
+                os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+                return
             holder = _pid_in(self._fd) or "unknown"
+        except BaseException:
             self.release()
-            raise LockHeldError(
-                f"{self._path}: another backup-agent (process {holder}) already guards this folder",
-                hint="stop it first, or give each agent its own backup_dir",
-            )
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            raise
+        self.release()
+        raise LockHeldError(
+            f"{self._path}: another backup-agent (process {holder}) already guards this folder",
+            hint="stop it first, or give each agent its own backup_dir",
+        )
 
     def release(self) -> None:
         fd, self._fd = self._fd, -1

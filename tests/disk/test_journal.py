@@ -1,4 +1,6 @@
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -120,6 +122,32 @@ def test_append_that_fails_leaves_what_was_there(state: Path, monkeypatch: pytes
             append(state, 2, 3)
 
     assert (state / JOURNAL_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("call", ["fstat", "stat", "close", "pread"])
+def test_append_that_fails_at_any_call_leaves_no_lock_behind(
+    state: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Every later append of the process once waited for it, for ever."""
+    append(state, 1)
+    real = getattr(os, call)
+    for nth in range(6):
+        left = nth
+
+        def fails_once(*values: object, **named: object) -> object:
+            nonlocal left
+            left -= 1
+            done = real(*values, **named)  # called within this turn only; a close that fails has closed
+            if left == -1:
+                raise OSError(errno.EINTR, "interrupted")
+            return done
+
+        with monkeypatch.context() as broken, contextlib.suppress(OSError):
+            broken.setattr(os, call, fails_once)
+            append(state, 2)
+
+        with (state / JOURNAL_NAME).open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_flush_that_fails_is_an_error(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

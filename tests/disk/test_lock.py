@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -57,6 +58,26 @@ def test_daemon_lock_is_free_once_its_holder_was_killed(tmp_path: Path) -> None:
 
     assert pid == os.getpid()
     assert daemon_pid(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_lock_that_a_full_disk_cut_short_is_held_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The agent once took its own next try for another agent, and ended."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first = DaemonLock(str(tmp_path))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, call, full)
+        with pytest.raises(OSError, match="No space"):
+            first.take()
+
+    again = DaemonLock(str(tmp_path))
+    again.take()
+    again.release()
 
 
 def test_released_and_refused_locks_can_be_released_again(tmp_path: Path) -> None:

@@ -36,6 +36,15 @@ _READY_S = 6.0  # a back-off or two after an error that passes; what does not pa
 
 
 def serve(place: Place, during: Callable[[Metrics], None], config_name: str = "agent.yaml") -> int:
+    """As `_serve`; what ends it is told as the command line tells it."""
+    try:
+        return _serve(place, during, config_name)
+    except AgentError as error:
+        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+def _serve(place: Place, during: Callable[[Metrics], None], config_name: str) -> int:
     """Run the service until it is ready and `during` is over, then ask it to stop; its metrics are left in `side`."""
     metrics, path = Metrics("torture"), str(place.root / config_name)
 
@@ -45,11 +54,7 @@ def serve(place: Place, during: Callable[[Metrics], None], config_name: str = "a
     def load() -> Any:
         return load_config(path, None, os.environ)
 
-    try:
-        config = load()
-    except AgentError as error:  # as the command line tells it
-        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
+    config = load()
     apply(config)
     service = Service(config, metrics, SystemClock(), reload=load, apply=apply)
 

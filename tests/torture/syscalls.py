@@ -79,6 +79,8 @@ class Call:
     name: str
     path: str
     creates: bool = False
+    waits: bool = False  # for a lock
+    unlocks: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.path}"
@@ -90,13 +92,15 @@ class Call:
 
     def can_fail_with(self, code: int) -> bool:
         """Whether the manual page of the call knows this error, or a disk that breaks would bring it."""
+        if self.unlocks:  # the kernel has nothing to refuse there, and SQLite cannot go on from it
+            return False
         makes = self.creates or self.name in _MAKING
         return {
             errno.EIO: True,
             errno.ENOSPC: makes,
             errno.EACCES: self.name in _BY_NAME,
             errno.EMFILE: self.name in _OPENING,
-            errno.EINTR: self.name in _SLOW,
+            errno.EINTR: self.name in _SLOW or self.waits,
         }.get(code, True)
 
 
@@ -112,8 +116,9 @@ _UNMAKING = {
 _BY_NAME = {name for name, kind in _CALLS.values() if kind != _FD} | {"fcntl"}
 _SLOW = {
     "open", "openat", "openat2", "creat", "read", "readv", "pread64", "write", "writev", "pwrite64", "close", "fsync",
-    "fdatasync", "syncfs", "flock", "fcntl", "ftruncate", "fallocate",
+    "fdatasync", "syncfs", "flock", "ftruncate", "fallocate",
 }  # fmt: skip
+_SETLK, _SETLKW, _F_UNLCK = (6, 37), (7, 38), 2  # also those of open file descriptions
 
 
 @dataclass
@@ -249,9 +254,11 @@ class _Tracer:
 
     def _strike(self, tid: int, call: Call, blow: Blow) -> int:
         count = len(self._ended.calls)
-        again = blow.strike is Strike.KEEP_FAILING and count > blow.at and call.can_fail_with(blow.code)
+        again = blow.strike is Strike.KEEP_FAILING and count > blow.at
         if count != blow.at and not again:
             return _CONT
+        if blow.code and not call.can_fail_with(blow.code):
+            return _CONT  # threads changed the order of the calls
         self._ended.struck = self._ended.struck or call
         if blow.strike is Strike.KILL:
             os.kill(self._leader, signal.SIGKILL)
@@ -295,7 +302,11 @@ class _Tracer:
         if name == "openat2":
             flags = struct.unpack("Q", self._memory(tid, third, 8))[0]
         shown = paths[-1].removeprefix(f"{self._below}/")
-        return Call(name, shown, creates=name == "creat" or bool(flags & os.O_CREAT))
+        waits = unlocks = False
+        if name == "fcntl" and second in (*_SETLK, *_SETLKW):
+            unlocks = struct.unpack("h", self._memory(tid, third, 2))[0] == _F_UNLCK
+            waits = second in _SETLKW and not unlocks
+        return Call(name, shown, name == "creat" or bool(flags & os.O_CREAT), waits, unlocks)
 
     def _path(self, tid: int, folder_fd: int, address: int) -> str:
         name = os.fsdecode(self._memory(tid, address, 4096).split(b"\0", 1)[0]) if address else ""
