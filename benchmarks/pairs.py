@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,8 @@ PAIRS = 15
 
 
 def options(description: str | None, *, pairs: int = PAIRS) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has."""
+    """Return a parser with the options that every benchmark has; from here on a SIGTERM stops its daemons too."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=pairs, help="how often each side runs (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print every single value too")
