@@ -91,13 +91,18 @@ def _first_invalid(text: bytes | memoryview, errors: str) -> int | None:
 
 
 def _judge(text: bytes | memoryview, parser: Parser) -> Document | Flaw:
-    many = len(text) > 2 * _COMMAS_MAX and _comma_count(text) > _COMMAS_MAX  # a member takes a byte beside its comma
+    many = len(text) > 2 * _COMMAS_MAX and _has_many_commas(text)  # a member takes a byte beside its comma
     return _fast(text, many=many) or read_document(text, constants=parser is Parser.PYTHON)
 
 
-def _comma_count(text: bytes | memoryview) -> int:
-    """Return a number that the root can have no more members than, less one, at the speed of memory."""
-    return sum(bytes(text[at : at + _CHUNK_BYTES]).count(b",") for at in range(0, len(text), _CHUNK_BYTES))
+def _has_many_commas(text: bytes | memoryview) -> bool:
+    """Whether the root may have more members than the fast parser may make objects for."""
+    left = _COMMAS_MAX
+    for at in range(0, len(text), _CHUNK_BYTES):
+        left -= bytes(text[at : at + _CHUNK_BYTES]).count(b",")
+        if left < 0:
+            return True
+    return False
 
 
 def _fast(text: bytes | memoryview, *, many: bool) -> Document | None:
@@ -111,8 +116,9 @@ def _fast(text: bytes | memoryview, *, many: bool) -> Document | None:
         if root not in ("object", "array"):
             _WHOLE.decode(text)
         elif many:
-            _WHOLE.decode(text)
             records = count_members(text)
+            if records is None:
+                return None
         else:
             records = len(_OBJECT.decode(text) if root == "object" else _ARRAY.decode(text))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from agent.core.model import CaptureMode, Ownership, Signature
 from agent.disk import lease
 from agent.disk.beneath import open_beneath
+from agent.disk.clone import clone, copy_within_kernel
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.walk import signature_of
 
@@ -188,23 +189,31 @@ def is_fresh(ctime_ns: int, *, now_ns: int, still_ns: int) -> bool:
 def _copy(fd: int, size: int, copy: StagedFile | None, *, go_on: Callable[[], bool]) -> bytes | StagedFile | None:
     """Return the `size` bytes of the file, in `copy` if there is one; None when it has more or fewer, or on a stop.
 
-    `go_on` is asked after each chunk was read.  No more than `size` bytes and one chunk are ever taken.
+    `go_on` is asked after each chunk.  No more than `size` bytes and one chunk are ever taken.
     """
+    if copy is not None and clone(fd, copy.fd):
+        return copy if go_on() and os.fstat(copy.fd).st_size == size else None
     chunks: list[bytes] = []
     left = size
-    while chunk := os.read(fd, CHUNK_BYTES):
-        left -= len(chunk)
-        if left < 0 or not go_on():
-            return None
-        if copy is not None:
-            copy.write(chunk)
-        elif size <= IN_MEMORY_MAX_BYTES:
-            chunks.append(chunk)
-        else:
-            return None  # it grew out of memory's reach since it was opened
+    while count := _take_chunk(fd, copy, chunks):
+        left -= count
+        if left < 0 or not go_on() or (copy is None and size > IN_MEMORY_MAX_BYTES):
+            return None  # the last: it grew out of memory's reach since it was opened
     if left or not go_on():
         return None
     return b"".join(chunks) if copy is None else copy
+
+
+def _take_chunk(fd: int, copy: StagedFile | None, chunks: list[bytes]) -> int:
+    """Return the size of the next chunk, 0 at the end; it was added to `copy`, or else to `chunks`."""
+    if copy is not None and (count := copy_within_kernel(fd, copy.fd, CHUNK_BYTES)) is not None:
+        return count
+    chunk = os.read(fd, CHUNK_BYTES)
+    if copy is not None:
+        copy.write(chunk)
+    else:
+        chunks.append(chunk)
+    return len(chunk)
 
 
 def _finish(rel: str, caught: _Caught, *, beside_writer: bool) -> Capture:

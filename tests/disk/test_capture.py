@@ -307,7 +307,7 @@ def test_file_that_may_not_be_read_is_an_error(data: Path, take: Callable[..., N
 
 
 @pytest.mark.parametrize("size", [10, IN_MEMORY_MAX_BYTES + 1])
-@pytest.mark.parametrize("step", ["read", "write", "pread"])
+@pytest.mark.parametrize("step", ["read", "write", "pread", "copy_file_range"])
 def test_failing_disk_is_an_error_and_leaves_nothing(
     data: Path, take: Callable[..., NotCaptured], monkeypatch: pytest.MonkeyPatch, size: int, step: str
 ) -> None:
@@ -319,9 +319,30 @@ def test_failing_disk_is_an_error_and_leaves_nothing(
         raise OSError(errno.EIO, "no answer")
 
     with monkeypatch.context() as broken:
+        broken.setattr(os, "copy_file_range", crosses)
         broken.setattr(os, step, fails)
         with pytest.raises(OSError, match="no answer"):
             take()
+
+
+def crosses(*_: object) -> int:
+    raise OSError(errno.EXDEV, "another file system")
+
+
+def test_large_file_is_copied_the_same_where_the_kernel_cannot_copy_it(
+    data: Path, take: Callable[..., Capture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(IN_MEMORY_MAX_BYTES + CHUNK_BYTES + 7)
+    (data / REL).write_bytes(content)
+
+    within = take()
+    monkeypatch.setattr(os, "copy_file_range", crosses)
+    through = take()
+
+    assert within.digest == through.digest == hashlib.sha256(content).hexdigest()
+    assert isinstance(through.source, Path)
+    assert isinstance(within.source, Path)
+    assert through.source.read_bytes() == within.source.read_bytes() == content
 
 
 def test_private_copy_that_cannot_be_made_is_an_error(
