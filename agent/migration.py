@@ -14,13 +14,14 @@ from agent.core.decide import restore_candidates
 from agent.core.errors import AgentError
 from agent.core.model import Grade, Reason
 from agent.core.naming import format_stamp
+from agent.core.settle import Due
 from agent.cure import Cure
-from agent.disk.originals import Original, Originals, is_migrated
+from agent.disk.originals import Originals, is_migrated
 from agent.disk.walk import Found, walk_data_files
 from agent.gate import Gate, batches
 from agent.healing import Healer
+from agent.keeping import DAMAGED, OriginalsKeeper
 from agent.logs import get_logger
-from agent.look import one_look
 from agent.mending import mend
 from agent.obstacles import MigrationRefusedError, refuse_unfit
 from agent.older_copies import Adopter, Adoption
@@ -34,7 +35,6 @@ _log = get_logger()
 _NOTE = "migration"
 _BEGUN, _DONE, _GUARDED = "begun ", "done ", "guarded"
 _FINE = (Ending.PUBLISHED, Ending.UNCHANGED, Ending.HEALED, Ending.FORGOTTEN)
-_DAMAGED = (Grade.CORRUPT, Grade.INVALID)
 _SHOWN_MAX = 10
 _LOOKS_MAX = 3
 
@@ -105,13 +105,13 @@ class Migration:
         if summary.is_nothing():
             return summary
         originals = Originals(ws.config.backup_dir, self._begin())
-        digests = self._keep_originals(originals, summary)
+        kept = self._keep_originals(originals, summary)
         self._gate(summary)
         if self.stopping():
             return None
-        self._verify(originals, digests, summary)
+        self._verify(originals, kept, summary)
         with ws.store.staging() as staging:
-            originals.write_summary(_as_text(summary, digests), staging)
+            originals.write_summary(_as_text(summary, kept.digests), staging)
         if not summary.unverified:
             ws.catalog.set_note_durably(_NOTE, _DONE + originals.folder)
         return summary
@@ -126,7 +126,7 @@ class Migration:
                 summary.good += 1
             elif outcome.ending is Ending.DAMAGED:
                 summary.repaired[rel] = outcome.detail
-            elif outcome.grade in _DAMAGED and (name := self._restore_point(rel) or copies.newest_good.get(rel)):
+            elif outcome.grade in DAMAGED and (name := self._restore_point(rel) or copies.newest_good.get(rel)):
                 summary.restored[rel] = name
             else:
                 summary.left[rel] = str(outcome.grade or outcome.ending)
@@ -162,46 +162,29 @@ class Migration:
 
     # the steps
 
-    def _keep_originals(self, originals: Originals, summary: Summary) -> dict[str, str]:
-        """Every live file has its copy; then those are mended that were never good.  Return the digests by rel."""
-        digests: dict[str, str] = {}
-        never_good: list[str] = []
+    def _keep_originals(self, originals: Originals, summary: Summary) -> OriginalsKeeper:
+        """Every live file has its copy, and the good ones a snapshot; then those are mended that were never good."""
+        kept = OriginalsKeeper(self.ws, originals)
         todo = list(self._files())
         for attempt in range(_LOOKS_MAX):
             for batch in batches(todo):
                 if not self.stopping():
-                    digests |= self._keep_batch(batch, originals, summary, never_good)
-            todo = [rel for rel in todo if rel not in digests]
+                    self._keep_batch(batch, kept)
+            todo = [rel for rel in todo if rel not in kept.digests]
             if not todo or self.stopping() or attempt == _LOOKS_MAX - 1:
                 break
             self.pause(self.ws.config.watch.debounce_s)  # they were written a moment ago
-        summary.originals_in, summary.originals = originals.folder, len(digests)
-        for rel in never_good if not self.stopping() else ():
+        summary.originals_in, summary.originals = originals.folder, len(kept.digests)
+        summary.good, summary.snapshots = kept.good_count, len(kept.read_back)
+        for rel in kept.never_good if not self.stopping() else ():
             self._mend(rel, summary)
-        return digests
+        return kept
 
-    def _keep_batch(
-        self, rels: Sequence[str], originals: Originals, summary: Summary, never_good: list[str]
-    ) -> dict[str, str]:
-        digests: dict[str, str] = {}
-        with self.ws.store.staging() as staging:
-            staged: list[Original] = []
-            try:
-                for rel in rels:
-                    with one_look(self.ws, rel, at_gate=True) as (_, look):
-                        if look.capture is not None and look.result is not None:
-                            staged.append(originals.stage(look.capture, staging))
-                            digests[rel] = look.capture.digest
-                            summary.good += look.result.grade is Grade.GOOD
-                            if look.result.grade in _DAMAGED and not restore_candidates(look.snapshots):
-                                never_good.append(rel)
-                    self.progress()
-                for rel in originals.keep(staged, staging):  # the run that was cut short had it: that is the original
-                    digests[rel] = originals.digest(rel)
-            finally:
-                for original in staged:
-                    original.staged.discard()
-        return digests
+    def _keep_batch(self, rels: Sequence[str], kept: OriginalsKeeper) -> None:
+        now = self.ws.clock.monotonic()
+        dues = [Due(rel, quiet=True, first_at=now) for rel in rels]
+        for outcome in self.pipeline.run(dues, Reason.STARTUP, at_gate=True, keeper=kept):
+            self.tell(outcome)
 
     def _mend(self, rel: str, summary: Summary) -> None:
         outcome = self._mended(rel, dry_run=False)
@@ -233,7 +216,7 @@ class Migration:
         return next((s.name for s in whole), None)
 
     def _gate(self, summary: Summary) -> None:
-        """Every file is looked at: healed from the older backups where it is damaged, kept where it is good."""
+        """Every other file is looked at: healed from the older backups where it is damaged, kept where it is good."""
 
         def note(outcome: Outcome) -> None:
             self.tell(outcome)
@@ -248,18 +231,18 @@ class Migration:
             else:
                 summary.left[outcome.rel] = str(outcome.grade or outcome.ending)
 
-        rescan = Rescan(self.ws)
-        rescan.recheck(rescan.files())
-        Gate(self.ws, self.pipeline, self.healer, rescan, note, self.pause, self.stopping).run()
+        Gate(self.ws, self.pipeline, self.healer, Rescan(self.ws), note, self.pause, self.stopping).run()
 
-    def _verify(self, originals: Originals, digests: dict[str, str], summary: Summary) -> None:
-        """Read back the newest good snapshot of every file, and every original."""
+    def _verify(self, originals: Originals, kept: OriginalsKeeper, summary: Summary) -> None:
+        """Read back the newest good snapshot of every file, and every original, but what just was when it was made."""
         for rel in self._files():
             newest = self.ws.catalog.newest(rel, Grade.GOOD)
             if newest is not None:
-                self._tick(summary, newest.name, whole=self.ws.store.is_intact(newest))
-        for rel, digest in digests.items():
-            self._tick(summary, f"{originals.folder}/{rel}", whole=originals.digest(rel) == digest)
+                whole = newest.name in kept.read_back or self.ws.store.is_intact(newest)
+                self._tick(summary, newest.name, whole=whole)
+        for rel, digest in kept.digests.items():
+            whole = rel in kept.linked or originals.digest(rel) == digest
+            self._tick(summary, f"{originals.folder}/{rel}", whole=whole)
 
     def _tick(self, summary: Summary, name: str, *, whole: bool) -> None:
         summary.verified += whole

@@ -6,9 +6,10 @@ once more before it acts.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Protocol
 
 from agent.core.decide import Heal, LeaveAlone, Publish, Unchanged, Wait
 from agent.core.errors import SpaceBudgetError
@@ -16,12 +17,25 @@ from agent.core.model import Grade, Reason
 from agent.core.naming import display, next_stamp
 from agent.core.settle import Due
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
+from agent.disk.lock import LockSession
 from agent.disk.publish import Draft, Refused
 from agent.disk.staging import StagingFolder
 from agent.look import Look, Looker
 from agent.outcome import Ending, Outcome
 from agent.rotation import bound_aside, make_room, rotate
 from agent.workspace import Workspace
+
+_HELD_MAX_BYTES = 16 << 20  # of captured bytes; what more is due in the same batch follows
+
+
+class Keeper(Protocol):
+    """Keeps the files as they were before anything is done about them."""
+
+    def before(self, looks: Sequence[Look], staging: StagingFolder) -> list[Look]:
+        """Return the looks that are to go on, after all that they do not keep themselves was kept."""
+
+    def after(self, looks: Sequence[Look], staging: StagingFolder) -> None:
+        """The looks that went on have their snapshots, if they were given any."""
 
 
 class Pipeline:
@@ -35,30 +49,58 @@ class Pipeline:
         self._looker = Looker(ws, prepares=True)
         self._progress = progress
 
-    def run(self, dues: Sequence[Due], reason: Reason, *, at_gate: bool = False) -> list[Outcome]:
-        """Take every due file as far as it goes without a heal; return how each look ended.
+    def run(
+        self, dues: Sequence[Due], reason: Reason, *, at_gate: bool = False, keeper: Keeper | None = None
+    ) -> list[Outcome]:
+        """Take every due file as far as it goes without a heal; return how each look that went on ended.
 
         Raises:
             FileNotFoundError, NotADirectoryError: the data folder is not there; nothing was done.
             OSError: the backup folder cannot be opened; nothing was done.
             sqlite3.Error: the catalog failed; snapshots may have been published that it does not know.
         """
-        ws, began = self._ws, self._ws.clock.monotonic()
+        ws, waiting = self._ws, iter(dues)
+        outcomes: list[Outcome] = []
         with ExitStack() as held:
             root_fd = held.enter_context(ws.data_root())
             locks = held.enter_context(ws.locks.session())
             staging = held.enter_context(ws.store.staging())
-            looks: list[Look] = []
-            try:
-                for due in dues:
-                    taken = locks.take(due.rel)
-                    looks.append(self._looker.look(root_fd, staging, due, at_gate=at_gate, locked=taken))
-                    self._progress()
-                self._publish(looks, reason, staging)
-                return self._conclude(looks, began)
-            finally:
-                for look in looks:
-                    look.discard()
+            more = True
+            while more:
+                began, looks = ws.clock.monotonic(), list[Look]()
+                try:
+                    more = self._look_at(waiting, looks, root_fd, locks, staging, at_gate=at_gate)
+                    going_on = looks if keeper is None else keeper.before(looks, staging)
+                    self._publish(going_on, reason, staging)
+                    if keeper is not None:
+                        keeper.after(going_on, staging)
+                    outcomes += self._conclude(going_on, began)
+                finally:
+                    for look in looks:
+                        look.discard()
+            return outcomes
+
+    def _look_at(
+        self,
+        waiting: Iterator[Due],
+        looks: list[Look],
+        root_fd: int,
+        locks: LockSession,
+        staging: StagingFolder,
+        *,
+        at_gate: bool,
+    ) -> bool:
+        """Add to `looks` until they hold as much in memory as is good; return whether more may wait."""
+        held_bytes = 0
+        for due in waiting:
+            look = self._looker.look(root_fd, staging, due, at_gate=at_gate, locked=locks.take(due.rel))
+            looks.append(look)
+            self._progress()
+            if look.capture is not None and isinstance(look.capture.content, bytes):
+                held_bytes += len(look.capture.content)
+            if held_bytes > _HELD_MAX_BYTES:
+                return True
+        return False
 
     # publish or hold
 

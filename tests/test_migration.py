@@ -1,5 +1,6 @@
 """Taking over a folder: originals stay, what can be mended is, and nothing is begun where it cannot be ended."""
 
+import errno
 import json
 import os
 from datetime import timedelta
@@ -95,10 +96,40 @@ def test_what_was_migrated_is_read_back_and_written_down(tmp_path: Path) -> None
     assert is_done(bench.ws)
 
 
+def links_to_originals(bench: Bench, summary: Summary) -> list[int]:
+    return [path.stat().st_nlink for path in (bench.backups / str(summary.originals_in)).rglob("*.json")]
+
+
+def test_snapshot_of_a_good_file_is_its_original_too(tmp_path: Path) -> None:
+    bench = taken_over(tmp_path, users=document(1), lost=DAMAGE)
+
+    summary = migrate(bench)
+
+    assert sorted(links_to_originals(bench, summary)) == [1, 2]
+    assert tree(bench.backups / str(summary.originals_in)) == {USERS: document(1), "lost.json": DAMAGE}
+
+
+@pytest.mark.parametrize("settings", ["", "backup: {compression: gzip}"])
+def test_where_a_snapshot_cannot_be_the_original_a_copy_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr("agent.disk.originals.link_new", refuses)
+    bench = taken_over(tmp_path, settings, users=document(1))
+
+    summary = migrate(bench)
+
+    assert (summary.originals, summary.verified, summary.left) == (1, 2, {})
+    assert links_to_originals(bench, summary) == [1]
+    assert tree(bench.backups / str(summary.originals_in)) == {USERS: document(1)}
+
+
 def test_an_original_that_does_not_come_back_is_told_and_the_migration_stays_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = taken_over(tmp_path, users=document(1))
+    bench = taken_over(tmp_path, users=DAMAGE)
     monkeypatch.setattr("agent.disk.originals.Originals.digest", lambda *_: "something else")
 
     summary = migrate(bench)

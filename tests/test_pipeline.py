@@ -1,4 +1,5 @@
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,9 @@ from bench import DAMAGE, USERS, Bench, document
 
 from agent.core.decide import LeftWhy
 from agent.core.errors import SpaceBudgetError
-from agent.core.model import Grade, HealAction
+from agent.core.model import Grade, HealAction, Snapshot
+from agent.disk.publish import Draft, Refused
+from agent.disk.staging import StagingFolder
 from agent.outcome import Ending
 
 REQUIRED = "files: [{path: users.json, required: true}]"
@@ -192,3 +195,25 @@ def test_store_that_cannot_write_refuses_and_is_asked_again(tmp_path: Path, monk
     assert refused.ending is Ending.REFUSED
     assert bench.stored() == [document(1)]
     assert bench.look()[0].ending is Ending.PUBLISHED
+
+
+def test_batch_of_large_files_is_held_in_memory_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.pipeline._HELD_MAX_BYTES", 3 * len(document(1)))
+    bench = Bench(tmp_path)
+    rels = [f"{n}.json" for n in range(10)]
+    for rel in rels:
+        bench.write(document(1), rel)
+    batches: list[int] = []
+    publish = bench.ws.store.publish
+
+    def counting(drafts: Sequence[Draft], staging: StagingFolder) -> list[Snapshot | Refused]:
+        batches.append(len(drafts))
+        return publish(drafts, staging)
+
+    monkeypatch.setattr(bench.ws.store, "publish", counting)
+    outcomes = bench.look(*rels)
+
+    assert [(o.rel, o.ending) for o in outcomes] == [(rel, Ending.PUBLISHED) for rel in rels]
+    assert batches == [4, 4, 2]

@@ -1,4 +1,4 @@
-"""How many members the root of a very large document has, and that it is whole, with few of them in memory at a time."""
+"""How many members the root of a very large document has, and that it is whole, with few of them in memory."""
 
 from collections.abc import Callable, Iterator, Sized
 from contextlib import suppress

@@ -72,6 +72,16 @@ def rename_new(src_dir: int, src: str, dst_dir: int, dst: str) -> None:
         os.unlink(src, dir_fd=src_dir)
 
 
+def link_new(src_dir: int, src: str, dst_dir: int, dst: str) -> None:
+    """`dst` is a second name of the file; an existing `dst` is never replaced.
+
+    Raises:
+        FileExistsError: `dst` was there; nothing changed.
+        OSError: it cannot be, for one across file systems; nothing changed.
+    """
+    os.link(src, dst, src_dir_fd=src_dir, dst_dir_fd=dst_dir, follow_symlinks=False)
+
+
 def rename_over(src_dir: int, src: str, dst_dir: int, dst: str) -> None:
     """`dst` now shows the file, whatever it showed before."""
     os.rename(src, dst, src_dir_fd=src_dir, dst_dir_fd=dst_dir)

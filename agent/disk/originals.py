@@ -5,17 +5,19 @@ They lie below one folder of the backup folder that every walk leaves out, so no
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
-from agent.disk.atomic import drop_cached_pages, flush, rename_new
+from agent.disk.atomic import drop_cached_pages, flush, link_new, rename_new
 from agent.disk.beneath import open_beneath, open_folder, parent_beneath, split_rel
 from agent.disk.capture import Capture, digest_of
 from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
 
 HOME = "_migration"
 _CHUNK_BYTES = 1024 * 1024
+_Naming = Callable[[int, str], None]  # gives a file the name in the folder
 
 
 @dataclass(slots=True)
@@ -59,22 +61,46 @@ class Originals:
         Raises:
             OSError: some may not have been kept.
         """
-        known: list[str] = []
         for error in flush([original.staged.fd for original in originals]).values():
             raise error
+        for original in originals:
+            drop_cached_pages(original.staged.fd)
+        return self._name([(o.rel, partial(rename_new, staging.fd, o.staged.name)) for o in originals])
+
+    def link(self, copies: Mapping[str, str]) -> list[str]:
+        """Snapshots that hold the very originals (rel: name) bear their names too, durably; return as `keep` does.
+
+        Raises:
+            OSError: some may not have been kept, as on a file system without links.
+        """
+        with ExitStack() as held:
+            root_fd = open_root(self._backup_dir)
+            held.callback(os.close, root_fd)
+            names: list[tuple[str, _Naming]] = []
+            folders: dict[str, int] = {}
+            for rel, name in copies.items():
+                folder, base = split_rel(name)
+                if folder not in folders:
+                    folders[folder] = open_folder(root_fd, folder)
+                    held.callback(os.close, folders[folder])
+                names.append((rel, partial(link_new, folders[folder], base)))
+            return self._name(names)
+
+    def _name(self, names: Iterable[tuple[str, _Naming]]) -> list[str]:
+        """Give every copy (rel, how) its name, durably; return the rels of those that had one."""
+        known: list[str] = []
         with ExitStack() as held:
             root_fd = open_root(self._backup_dir)
             held.callback(os.close, root_fd)
             folders: dict[str, int] = {}
-            for original in originals:
-                folder, name = split_rel(f"{self.folder}/{original.rel}")
+            for rel, take in names:
+                folder, name = split_rel(f"{self.folder}/{rel}")
                 if folder not in folders:
                     folders[folder] = self._make_folder(root_fd, folder, held)
-                drop_cached_pages(original.staged.fd)
                 try:
-                    rename_new(staging.fd, original.staged.name, folders[folder], name)
+                    take(folders[folder], name)
                 except FileExistsError:
-                    known.append(original.rel)
+                    known.append(rel)
             for error in flush(list(folders.values())).values():
                 raise error
         return known

@@ -1,0 +1,77 @@
+"""What is kept of the files of a migration before anything is done about them: their originals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from agent.core.decide import Publish, restore_candidates
+from agent.core.model import Grade
+from agent.disk.originals import Original, Originals
+from agent.disk.staging import StagingFolder
+from agent.look import Look
+from agent.workspace import Workspace
+
+DAMAGED = (Grade.CORRUPT, Grade.INVALID)
+
+
+@dataclass(slots=True)
+class OriginalsKeeper:
+    """The keeper of a migration: each file has its original, and only what is good goes on to become a snapshot.
+
+    The snapshot of a good file is its original too, under two names, where the file system can and nothing compresses.
+    """
+
+    ws: Workspace
+    originals: Originals
+    digests: dict[str, str] = field(default_factory=dict)  # of the originals, by rel
+    linked: set[str] = field(default_factory=set)
+    read_back: set[str] = field(default_factory=set)  # snapshots made now: read back when they were
+    good_count: int = 0
+    never_good: list[str] = field(default_factory=list)
+
+    def before(self, looks: Sequence[Look], staging: StagingFolder) -> list[Look]:
+        seen = [look for look in looks if look.capture is not None and look.result is not None]
+        good = [look for look in seen if look.result is not None and look.result.grade is Grade.GOOD]
+        for look in seen:
+            damaged = look.result is not None and look.result.grade in DAMAGED
+            if damaged and not restore_candidates(look.snapshots):
+                self.never_good.append(look.rel)
+        self.good_count += len(good)
+        self._copy([look for look in seen if not self._will_be_linked(look)], staging)
+        return [look for look in good if look.outcome is None]
+
+    def after(self, looks: Sequence[Look], staging: StagingFolder) -> None:
+        published = {look.rel: look.published.name for look in looks if look.published is not None}
+        self.read_back |= set(published.values())
+        waiting = [look for look in looks if look.rel not in self.digests]
+        links = {look.rel: published[look.rel] for look in waiting if look.rel in published}
+        try:
+            known = self.originals.link(links)
+        except OSError:  # no links here: copies serve as well
+            self._copy(waiting, staging)
+            return
+        self.linked |= links.keys() - set(known)
+        self.digests |= {look.rel: look.capture.digest for look in waiting if look.rel in links and look.capture}
+        self._learn(known)
+        self._copy([look for look in waiting if look.rel not in links], staging)
+
+    def _will_be_linked(self, look: Look) -> bool:
+        if self.ws.config.backup.compression != "none" or look.outcome is not None:
+            return False
+        return isinstance(look.decision, Publish) and look.decision.grade is Grade.GOOD
+
+    def _copy(self, looks: Sequence[Look], staging: StagingFolder) -> None:
+        staged: list[Original] = []
+        try:
+            for look in looks:
+                if look.capture is not None:
+                    staged.append(self.originals.stage(look.capture, staging))
+                    self.digests[look.rel] = look.capture.digest
+            self._learn(self.originals.keep(staged, staging))
+        finally:
+            for original in staged:
+                original.staged.discard()
+
+    def _learn(self, known: Sequence[str]) -> None:
+        """A run that was cut short had these: what it kept are the originals."""
+        for rel in known:
+            self.digests[rel] = self.originals.digest(rel)
