@@ -366,6 +366,8 @@ def test_a_data_folder_behind_a_link_is_the_same_folder(place: Place, monkeypatc
         ("2026-02-28T11:00Z", datetime(2026, 2, 28, 11, tzinfo=UTC)),
         ("2026-02-28 11:00+02:00", datetime(2026, 2, 28, 9, tzinfo=UTC)),
         ("2026-02-28T11:00", datetime(2026, 2, 28, 11).astimezone()),
+        ("11:30Z", datetime(2026, 3, 1, 11, 30, tzinfo=UTC)),
+        ("12:00:01Z", datetime(2026, 2, 28, 12, 0, 1, tzinfo=UTC)),  # today it has not been yet
     ],
 )
 def test_a_time_is_local_unless_it_has_a_zone(text: str, expected: datetime) -> None:
