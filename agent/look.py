@@ -59,9 +59,11 @@ class Look:
             self.capture.discard()
 
     def is_news(self, grade: Grade) -> bool:
-        """Whether this grade of these bytes was not told before."""
+        """Whether this grade of these bytes, or that it is given up, was not told before."""
         past = self.past
         if past is None or past.grade is not grade:
+            return True
+        if isinstance(self.decision, LeaveAlone) and self.decision.why is LeftWhy.GAVE_UP and not past.gave_up:
             return True
         return self.capture is not None and past.digest != self.capture.digest
 

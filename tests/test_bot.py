@@ -11,6 +11,7 @@ from bench import DAMAGE, USERS, Bench, document, python
 from agent.announce import Announcer
 from agent.bot import BotCommandError, BotRun, bot_stopped, start_if_left_stopped
 from agent.config.model import Bot
+from agent.core.decide import LeftWhy
 from agent.core.notice import Notice, NoticeKind
 from agent.metrics import Metrics
 from agent.metrics.labels import BotCommand, BotResult
@@ -215,3 +216,18 @@ def test_metric_and_notice_tell_that_the_bot_may_be_down(tmp_path: Path) -> None
     assert 'backup_agent_bot_commands_total{command="start",result="failed"} 1.0' in text
     assert 'backup_agent_bot_commands_total{command="stop",result="timed_out"} 0.0' in text
     assert [(notice.kind, notice.hint) for notice in notices] == [(NoticeKind.BOT_DOWN, "run it by hand")]
+
+
+def test_giving_up_on_a_bot_that_does_not_stop_is_told_once(tmp_path: Path) -> None:
+    """The damage is the same as before each try, so that nothing but the giving up is new."""
+    bench = Bench(tmp_path, bot_settings(Told(tmp_path, stop="raise SystemExit(1)")))
+    bench.protect(document(1))
+    bench.damage()
+    for _ in range(3):
+        assert bench.look()[0].ending is Ending.DAMAGED
+        bench.healer.heal([USERS], at_gate=False)
+
+    first, second = bench.look()[0], bench.look()[0]
+
+    assert (first.ending, first.left_why, first.is_news) == (Ending.LEFT, LeftWhy.GAVE_UP, True)
+    assert (second.left_why, second.is_news) == (LeftWhy.GAVE_UP, False)
