@@ -4,7 +4,8 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.checks import check
@@ -20,7 +21,7 @@ from agent.disk.rewrite import rewrite
 from agent.disk.store import PATCH_SUFFIX
 from agent.edit import EDIT_MAX_BYTES
 from agent.pack import unpack
-from agent.references import drop_reference, look, references_of
+from agent.references import drop_all, look, references_of
 from agent.rotation import delete
 from agent.workspace import Workspace
 
@@ -36,7 +37,7 @@ class Fate(StrEnum):
     CLEAN = "clean"  # it has no such record
     REWRITE = "rewrite"
     DELETE = "delete"  # it may have the record, and nobody can take it out
-    DISSOLVE = "dissolve"  # a reference that has it: what leans on it stands on its own again, and it goes
+    DISSOLVE = "dissolve"  # a reference that has it: all that is packed is unpacked, and the references go
     LEFT = "left"  # a person has to do it
 
 
@@ -54,7 +55,7 @@ def plan_erasure(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
     """Return what would be done to each snapshot of `rel` and each original of it; nothing is changed."""
     trusted = _trusted_digests(ws)
     steps = [_examine(ws, copy, erasing, trusted)[0] for copy in _copies(ws, rel)]
-    return [*steps, *(step for r in references_of(ws, rel) if (step := _examine_reference(ws, rel, r, erasing)))]
+    return [*steps, *(step for r in references_of(ws, rel, []) if (step := _examine_reference(ws, rel, r, erasing)))]
 
 
 def erase(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
@@ -65,10 +66,14 @@ def erase(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
     trusted = _trusted_digests(ws)
     planned = plan_erasure(ws, rel, erasing)
     tainted = [step for step in planned if step.fate is Fate.DISSOLVE]
-    lonely = [_freed(ws, rel, step) for step in tainted]  # first: no snapshot is rotten for want of its reference
+    if tainted:  # first: no snapshot is rotten for want of its reference
+        _unpack_all(ws, rel)
     others = sorted((s for s in planned if s not in tainted), key=lambda step: step.fate is not Fate.DELETE)
     done = [_carried_out(ws, step, erasing, trusted) for step in others]
-    return [*done, *(_dissolved(ws, rel, step) for step in lonely)]
+    if not tainted or drop_all(ws, rel):
+        return [*done, *tainted]
+    why = "a snapshot that could not be unpacked still needs it: run this again"
+    return [*done, *(replace(step, fate=Fate.LEFT, why=why) for step in tainted)]
 
 
 def _examine_reference(ws: Workspace, rel: str, reference: Reference, erasing: Erasing) -> Step | None:
@@ -83,26 +88,13 @@ def _examine_reference(ws: Workspace, rel: str, reference: Reference, erasing: E
     return Step(copy, Fate.DISSOLVE, "snapshots are packed against it: they are unpacked, and it is deleted")
 
 
-def _freed(ws: Workspace, rel: str, step: Step) -> Step:
-    """Nothing that can be unpacked leans on the reference any more."""
+def _unpack_all(ws: Workspace, rel: str) -> None:
+    """No snapshot that can be unpacked is packed any more; what the others need is then still there, and told."""
     for member in look(ws, rel).members:
-        snapshot = ws.catalog.snapshot_named(member.name) if member.leans_on == step.snapshot.name else None
-        try:
+        snapshot = ws.catalog.snapshot_named(member.name) if member.leans_on else None
+        with suppress(OSError):
             if snapshot is not None:
                 unpack(ws, snapshot)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            return Step(step.snapshot, Fate.LEFT, f"{snapshot.name if snapshot else ''} cannot be unpacked: {error}")
-    return step
-
-
-def _dissolved(ws: Workspace, rel: str, step: Step) -> Step:
-    """The reference is gone, unless something still leans on it."""
-    name = step.snapshot.name
-    if step.fate is Fate.LEFT or drop_reference(ws, rel, name):
-        return step
-    return Step(step.snapshot, Fate.LEFT, "a snapshot that cannot be unpacked still needs it: run this again")
 
 
 def _copies(ws: Workspace, rel: str) -> Iterator[Snapshot]:

@@ -9,25 +9,27 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Snapshot
-from agent.core.naming import Kind, display, snapshot_name
-from agent.core.packing import MakeReference, Pack, Step, is_worth, next_step
+from agent.core.naming import REFERENCES, Kind, display, snapshot_name
+from agent.core.packing import MakeReference, Member, Pack, Reference, Step, is_worth, next_step
 from agent.disk import packer
-from agent.disk.codec import DamagedError
+from agent.disk.capture import CHUNK_BYTES
+from agent.disk.codec import DamagedError, is_damage
 from agent.disk.references import (
     FormChangedError,
     change_form,
     identity,
     mode_of,
-    open_reference,
+    open_chain,
     put_reference,
     stored_bytes,
     write_alone,
 )
 from agent.disk.staging import StagedFile, StagingFolder, open_root
-from agent.references import drop_unneeded, look, references_lock
+from agent.references import drop_unneeded, look, references_lock, references_of
 from agent.workspace import HELD_GRADES, Workspace
 
 
@@ -58,12 +60,12 @@ def pack_file(ws: Workspace, rel: str, go_on: Callable[[], bool] = lambda: True)
     done = Packed(rel)
     unfit: set[tuple[str, str]] = set()
     try:
-        while (step := _next(ws, rel, unfit)) is not None:
+        while (step := _next(ws, rel, unfit, done)) is not None:
             try:
-                _carry_out(ws, step, done, unfit, go_on)
+                _carry_out(ws, rel, step, done, unfit, go_on)
             except ReadBackError as error:
-                done.failures.append((step.member.name, error))
-                unfit.add((step.member.name, step.member.name))
+                done.failures.append((step.what.name, error))
+                unfit.add((step.what.name, step.what.name))
             yield done
     except (_BusyError, FormChangedError):
         pass  # what changed the file has it looked at again
@@ -71,73 +73,153 @@ def pack_file(ws: Workspace, rel: str, go_on: Callable[[], bool] = lambda: True)
     yield done
 
 
-def _next(ws: Workspace, rel: str, unfit: set[tuple[str, str]]) -> Step | None:
+def _next(ws: Workspace, rel: str, unfit: set[tuple[str, str]], done: Packed) -> Step | None:
     state = ws.catalog.file(rel)
     if state is None or state.grade in HELD_GRADES:
         return None
     shelf = look(ws, rel)
+    told = {name for name, _ in done.failures}
+    done.failures += [(name, error) for name, error in shelf.unknown if name not in told]
     return next_step(shelf.good, shelf.references, unfit)
 
 
-def _carry_out(ws: Workspace, step: Step, done: Packed, unfit: set[tuple[str, str]], go_on: Callable[[], bool]) -> None:
-    snapshot = ws.catalog.snapshot_named(step.member.name)
-    if snapshot is None:
-        raise _BusyError
-    with ws.store.staging() as staging, ExitStack() as staged:
-        plain, out = _create(staging, staged), _create(staging, staged)
-        was = _identity(ws, snapshot)
-        if not ws.store.copy_into(snapshot, plain):
-            unfit.add((snapshot.name, snapshot.name))
-            done.failures.append((snapshot.name, DamagedError("its bytes are rotten: it stays as it is")))
-        elif isinstance(step, MakeReference):
-            _make_reference(ws, snapshot, plain, out, done, go_on)
-        else:
-            _pack(ws, snapshot, step, (plain, out, was), done, unfit, go_on)
-
-
-def _make_reference(
-    ws: Workspace, snapshot: Snapshot, plain: StagedFile, out: StagedFile, done: Packed, go_on: Callable[[], bool]
+def _carry_out(
+    ws: Workspace, rel: str, step: Step, done: Packed, unfit: set[tuple[str, str]], go_on: Callable[[], bool]
 ) -> None:
-    name = snapshot_name(snapshot.rel, snapshot.taken_at, Kind.REFERENCE, ".zst")
-    _require_digest(snapshot, packer.make_reference(plain.fd, out.fd, go_on=go_on))
-    size = os.fstat(out.fd).st_size
-    with _alone_with(ws, snapshot):
-        put_reference(ws.store.path, out, name)
-        ws.catalog.add_reference(snapshot.rel, name, size)
-    done.references += 1
-    done.freed_bytes -= size
+    name = step.what.name
+    with ws.store.staging() as staging, ExitStack() as staged:
+        work = _Work(ws, rel, name, _create(staging, staged), _create(staging, staged), go_on)
+        try:
+            work.copy()
+        except DamagedError as error:
+            unfit.add((name, name))
+            unfit.update((name, r.name) for r in references_of(ws, rel, []))
+            done.failures.append((name, error))
+            return
+        target = step.root if isinstance(step, MakeReference) else step.reference
+        if target is not None:
+            try:
+                work.pack(target)
+            except DamagedError as error:
+                unfit.add((name, target.name))
+                done.failures.append((target.name, error))
+                return
+            is_own = isinstance(step, Pack) and step.what.leans_on is None
+            if not is_worth(work.size, step.what.stored_bytes if is_own else target.stored_bytes):
+                unfit.add((name, target.name))
+                return
+        if isinstance(step, MakeReference):
+            work.put_reference(step, target)
+            done.references += 1
+            done.freed_bytes -= work.size
+        else:
+            work.change_form(step)
+            done.count += isinstance(step.what, Member)
+            done.freed_bytes += step.what.stored_bytes - work.size
 
 
-def _pack(
-    ws: Workspace, snapshot: Snapshot, step: Pack, files: tuple[StagedFile, StagedFile, tuple[int, int, int]],
-    done: Packed, unfit: set[tuple[str, str]], go_on: Callable[[], bool],
-) -> None:  # fmt: skip
-    plain, out, was = files
-    name = step.reference.name
-    os.fchmod(out.fd, mode_of(ws.store.path, snapshot.name))
-    root_fd = open_root(ws.store.path)
-    try:
-        with open_reference(root_fd, name) as fd:
-            digest = packer.pack(plain.fd, fd, out.fd, name=name, go_on=go_on)
-    except DamagedError as error:
-        unfit.add((snapshot.name, name))
-        done.failures.append((name, error))
-        return
-    finally:
-        os.close(root_fd)
-    _require_digest(snapshot, digest)
-    size = os.fstat(out.fd).st_size
-    own_bytes = snapshot.stored_bytes if step.member.leans_on is None else step.reference.stored_bytes
-    if not is_worth(size, own_bytes):
-        unfit.add((snapshot.name, name))
-        return
-    with _alone_with(ws, snapshot):
-        if stored_bytes(ws.store.path, name) is None:
-            raise _BusyError
-        change_form(ws.store.path, out, snapshot.name, was)
-        ws.catalog.set_stored(snapshot.name, size)
-    done.count += 1
-    done.freed_bytes += snapshot.stored_bytes - size
+@dataclass(slots=True)
+class _Work:
+    """One step: the plain bytes of a snapshot or reference, and the form that is made of them."""
+
+    ws: Workspace
+    rel: str
+    name: str
+    plain: StagedFile
+    out: StagedFile
+    go_on: Callable[[], bool]
+    digest: str = ""
+    was: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.out.fd).st_size
+
+    def copy(self) -> None:
+        """The plain bytes lie apart.
+
+        Raises:
+            _BusyError: the file is gone.
+            DamagedError: its bytes are rotten.
+        """
+        snapshot = self.ws.catalog.snapshot_named(self.name)
+        try:
+            self.was = identity(self.ws.store.path, self.name)
+            os.fchmod(self.out.fd, mode_of(self.ws.store.path, self.name))
+            with self.ws.store.open(self.name) as stream:
+                hasher = sha256()
+                while chunk := stream.read(CHUNK_BYTES):
+                    hasher.update(chunk)
+                    self.plain.write(chunk)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _BusyError from error
+        except Exception as error:
+            if is_damage(error):
+                raise DamagedError(f"it is rotten and stays as it is ({error})") from error
+            raise
+        self.digest = hasher.hexdigest()
+        if snapshot is not None and snapshot.digest != self.digest:
+            raise DamagedError("its bytes are not those that it was published with: it stays as it is")
+
+    def pack(self, target: Reference) -> None:
+        """The form is that of something packed against `target`, durable and read back.
+
+        Raises:
+            DamagedError: `target` is not whole.
+        """
+        root_fd = open_root(self.ws.store.path)
+        with ExitStack() as opened:
+            opened.callback(os.close, root_fd)
+            try:
+                chain = open_chain(root_fd, target.name, opened)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise _BusyError from error
+            digest = packer.pack(self.plain.fd, chain, self.out.fd, name=target.name, go_on=self.go_on)
+        self._require(digest)
+
+    def put_reference(self, step: MakeReference, root: Reference | None) -> None:
+        """A reference of the snapshot's state is on its shelf."""
+        if root is None:
+            self._require(packer.make_reference(self.plain.fd, self.out.fd, go_on=self.go_on))
+        name = snapshot_name(self.rel, step.what.taken_at, Kind.REFERENCE, ".zst")
+        with self._alone(root):
+            put_reference(self.ws.store.path, self.out, name)
+            self.ws.catalog.add_reference(self.rel, name, self.size)
+
+    def change_form(self, step: Pack) -> None:
+        """The name shows the new form."""
+        with self._alone(step.reference):
+            size = self.size
+            change_form(self.ws.store.path, self.out, self.name, self.was)
+            if isinstance(step.what, Member):
+                self.ws.catalog.set_stored(self.name, size)
+            else:
+                self.ws.catalog.add_reference(self.rel, self.name, size)
+
+    def _require(self, digest: str) -> None:
+        if digest != self.digest:
+            raise ReadBackError(
+                f"{display(self.name)}: what came back from the disk is not what was written",
+                hint="check the disk (smartctl, dmesg); the snapshot is as it was",
+            )
+
+    @contextmanager
+    def _alone(self, target: Reference | None) -> Iterator[None]:
+        """Nobody else works on the file, its snapshot is what it was, and its target is there; for a moment.
+
+        Raises:
+            _BusyError: someone does, or they are not.
+        """
+        with self.ws.locks.session() as locks:
+            if not (locks.take(self.rel) and locks.take(references_lock(self.rel))):
+                raise _BusyError
+            if target is not None and stored_bytes(self.ws.store.path, target.name) is None:
+                raise _BusyError
+            if not self.name.startswith(f"{REFERENCES}/"):
+                now = self.ws.catalog.snapshot_named(self.name)
+                if now is None or now.digest != self.digest or now.pinned:
+                    raise _BusyError
+            yield
 
 
 def unpack(ws: Workspace, snapshot: Snapshot) -> bool:
@@ -167,34 +249,3 @@ def _create(staging: StagingFolder, staged: ExitStack) -> StagedFile:
     file = staging.create()
     staged.callback(file.discard)
     return file
-
-
-def _identity(ws: Workspace, snapshot: Snapshot) -> tuple[int, int, int]:
-    try:
-        return identity(ws.store.path, snapshot.name)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _BusyError from error
-
-
-def _require_digest(snapshot: Snapshot, digest: str) -> None:
-    if digest != snapshot.digest:
-        raise ReadBackError(
-            f"{display(snapshot.name)}: what came back from the disk is not what was written",
-            hint="check the disk (smartctl, dmesg); the snapshot is as it was",
-        )
-
-
-@contextmanager
-def _alone_with(ws: Workspace, snapshot: Snapshot) -> Iterator[None]:
-    """Nobody else works on the file of the snapshot, which is what it was; for the moment of a change.
-
-    Raises:
-        _BusyError: someone does, or it is not.
-    """
-    with ws.locks.session() as locks:
-        if not (locks.take(snapshot.rel) and locks.take(references_lock(snapshot.rel))):
-            raise _BusyError
-        now = ws.catalog.snapshot_named(snapshot.name)
-        if now is None or now.digest != snapshot.digest or now.pinned:
-            raise _BusyError
-        yield

@@ -9,69 +9,78 @@ from agent.core.model import Grade, Snapshot
 from agent.core.naming import REFERENCES, Kind, belongs_to, parse_name, snapshot_name
 from agent.core.packing import SIZE_MAX_BYTES, STORED_MIN_BYTES, Member, Reference, unneeded
 from agent.disk.codec import DamagedError
+from agent.disk.packed import Note
 from agent.disk.references import delete_reference, note_of, stored_bytes
 from agent.disk.walk import Found, walk_data_files
 from agent.workspace import Workspace
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
-_UNTOLD = "?"  # stands for the reference of a packed snapshot that does not tell it
 
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
     """The snapshots of one file, newest first, and its references, as the files themselves tell.
 
-    `is_sure`: every file could be asked.
+    `unknown` tells of those that could not be asked, and why.
     """
 
     members: list[Member]
     good: list[Member]
     references: list[Reference]
-    is_sure: bool
+    unknown: list[tuple[str, Exception]]
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether every snapshot told what it leans on."""
+        return not self.unknown
 
 
 def look(ws: Workspace, rel: str) -> Shelf:
     """Return how the snapshots of `rel` stand now."""
-    members, good, is_sure = [], [], True
+    members, good = list[Member](), list[Member]()
+    unknown: list[tuple[str, Exception]] = []
     for snapshot in ws.catalog.snapshots(rel):
         parsed = parse_name(snapshot.name)
-        leans_on, is_known = None, True
+        leans_on, may_pack = None, False
         if parsed is not None and parsed.compression_suffix == ".zst":
             try:
                 note = note_of(ws.store.path, snapshot.name)
-                leans_on = note.reference if note else None
-            except DamagedError:
-                leans_on, is_known = _UNTOLD, False
+                leans_on, may_pack = note.reference if note else None, _may_pack(snapshot, parsed.kind, note)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            except OSError:
-                is_known = False
-        is_sure = is_sure and is_known
-        may_pack = is_known and parsed is not None and _may_pack(snapshot, parsed.kind, parsed.compression_suffix)
-        big_enough = leans_on is not None or snapshot.stored_bytes >= STORED_MIN_BYTES
-        member = Member(snapshot.name, snapshot.taken_at, snapshot.stored_bytes, leans_on, may_pack and big_enough)
+            except (OSError, DamagedError) as error:
+                unknown.append((snapshot.name, error))
+        member = Member(snapshot.name, snapshot.taken_at, snapshot.stored_bytes, leans_on, may_pack=may_pack)
         members.append(member)
         if snapshot.grade is Grade.GOOD:
             good.append(member)
-    return Shelf(members, good, references_of(ws, rel), is_sure)
+    return Shelf(members, good, references_of(ws, rel, unknown), unknown)
 
 
-def _may_pack(snapshot: Snapshot, kind: Kind, suffix: str) -> bool:
+def _may_pack(snapshot: Snapshot, kind: Kind, note: Note | None) -> bool:
     return (
         kind is Kind.BACKUP
-        and suffix == ".zst"
         and not snapshot.pinned
         and snapshot.size_bytes <= SIZE_MAX_BYTES
-    )  # fmt: skip
+        and (note is not None or snapshot.stored_bytes >= STORED_MIN_BYTES)
+    )
 
 
-def references_of(ws: Workspace, rel: str) -> list[Reference]:
-    """Return the references of `rel` that are there."""
+def references_of(ws: Workspace, rel: str, unknown: list[tuple[str, Exception]]) -> list[Reference]:
+    """Return the references of `rel` that are there; of those that cannot be asked, `unknown` tells."""
     found = []
     for name in ws.catalog.references(rel):
         size, parsed = stored_bytes(ws.store.path, name), parse_name(name)
-        if size is not None and parsed is not None:
-            found.append(Reference(name, parsed.taken_at, size))
+        if size is None or parsed is None:
+            continue
+        try:
+            note = note_of(ws.store.path, name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, DamagedError) as error:
+            unknown.append((name, error))
+            continue
+        found.append(Reference(name, parsed.taken_at, size, note.reference if note else None))
     return found
 
 
@@ -89,20 +98,21 @@ def drop_unneeded(ws: Workspace, rel: str) -> int:
         doomed = unneeded(shelf.members, shelf.references) if shelf.is_sure else []
         if doomed and _others_lean(ws, rel, shelf):
             return 0
-        for reference in doomed:
+        for reference in sorted(doomed, key=lambda r: r.leans_on is None):  # roots last
             _delete(ws, rel, reference.name)
         return sum(reference.stored_bytes for reference in doomed)
 
 
-def drop_reference(ws: Workspace, rel: str, name: str) -> bool:
-    """Whether the reference is gone now; it stays while a snapshot leans on it, or may."""
+def drop_all(ws: Workspace, rel: str) -> bool:
+    """Whether no reference of `rel` is left now; they stay while a snapshot leans on any, or may."""
     with ws.locks.session() as locks:
         if not locks.take(references_lock(rel)):
             return False
         shelf = look(ws, rel)
-        if not shelf.is_sure or any(m.leans_on == name for m in shelf.members) or _others_lean(ws, rel, shelf):
+        if not shelf.is_sure or any(m.leans_on for m in shelf.members) or _others_lean(ws, rel, shelf):
             return False
-        _delete(ws, rel, name)
+        for reference in sorted(shelf.references, key=lambda r: r.leans_on is None):  # roots last
+            _delete(ws, rel, reference.name)
     return True
 
 

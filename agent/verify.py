@@ -20,7 +20,7 @@ from agent.disk.atomic import drop_cached_pages
 from agent.disk.beneath import open_beneath
 from agent.disk.capture import CHUNK_BYTES, digest_of
 from agent.disk.codec import DamagedError
-from agent.disk.references import is_whole, note_of
+from agent.disk.references import is_whole, notes_of
 from agent.disk.staging import StagedFile, open_root
 from agent.look import one_look
 from agent.outcome import SOON, Ending
@@ -201,9 +201,10 @@ class Verifier:
     def _why_rotten(self, snapshot: Snapshot) -> str:
         """A packed snapshot may be whole itself: then it is its reference that the disk has to be asked about."""
         with suppress(OSError, DamagedError):
-            note = note_of(self.ws.store.path, snapshot.name)
-            if note is not None and not is_whole(self.ws.store.path, note):
-                return f"cannot be opened: {display(note.reference)}, which it is packed against, is damaged or gone"
+            for note in reversed(notes_of(self.ws.store.path, snapshot.name)):
+                if not is_whole(self.ws.store.path, note):
+                    what = display(note.reference)
+                    return f"cannot be opened: {what}, which it is packed against, is damaged or gone"
         return "rotten: its bytes are not those it was published with"
 
     def _read(self, snapshot: Snapshot, copy: StagedFile | None, kept: bytearray | None) -> bool:
@@ -211,7 +212,7 @@ class Verifier:
         with ExitStack() as uncached:
             uncached.enter_context(self._uncached(snapshot.name))
             with suppress(OSError, DamagedError):
-                if note := note_of(self.ws.store.path, snapshot.name):
+                for note in notes_of(self.ws.store.path, snapshot.name):
                     uncached.enter_context(self._uncached(note.reference))
             return self.ws.store.copy_into(snapshot, _Sink(self, copy, kept))
 

@@ -60,6 +60,7 @@ MAY_CATCH_ALL = {
     "disk/inotify.py": "what escapes would end the only reader of events; it becomes a doubt",
     "disk/hints.py": "what escapes would end the dispatching thread; it becomes a doubt",
     "recover.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
+    "pack.py": "as recover.py",
     "disk/packed.py": "as recover.py",
     "disk/packer.py": "as recover.py, in the child: the exit code tells damage from a disk that refused",
     "disk/references.py": "as recover.py",

@@ -29,7 +29,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "`backup.packing`, --yes packs old snapshots, too.",
         example="examples:\n  backup-agent prune\n  backup-agent prune --file data/users.json\n"
         "  backup-agent prune --yes\n\n"
-        "exit codes: 0 the plan was shown, or done; 3 a file is being written, and was left out",
+        "exit codes: 0 the plan was shown, or done; 3 a file is being written and was left out, or a\n"
+        "snapshot could not be packed",
     )
     parser.add_argument(
         "--file", metavar="FILE", action="append", help="only this data file, or those of this folder; may be repeated"
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print(plans, named=bool(args.file), carried_out=args.yes)
             _print_packed(packed)
-    return 3 if any(plan.is_busy for plan in plans) else 0
+    return 3 if any(plan.is_busy for plan in plans) or any(done.failures for done in packed) else 0
 
 
 def _all_files(session: Session) -> list[str]:

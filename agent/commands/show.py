@@ -24,10 +24,9 @@ from agent.core.model import Snapshot
 from agent.core.naming import display, parse_name
 from agent.core.paste import shell_word
 from agent.disk.codec import DamagedError
-from agent.disk.references import note_of
+from agent.disk.references import notes_of
 
 _ROTTEN = 3
-_SCRATCH = "reference.tmp"  # where the reference of a packed snapshot is unpacked to, by hand
 _UNPACK = {".zst": "zstd -dc", ".gz": "gunzip -c"}
 
 
@@ -108,16 +107,20 @@ def _path(session: Session, state: State) -> str:
 
 
 def open_with(path: str, backup_dir: str) -> str:
-    """Return the command that prints the plain bytes of the copy at `path`; for a packed one there are two."""
+    """Return the command that prints the plain bytes of the copy at `path`; for a packed one there are several."""
     parsed = parse_name(os.path.basename(path))
     suffix = parsed.compression_suffix if parsed else ""
-    command = f"{_UNPACK.get(suffix, 'cat')} {shell_word(path)}"
-    with suppress(OSError, DamagedError):
-        name = os.path.relpath(path, backup_dir)
-        if suffix == ".zst" and (note := note_of(backup_dir, name)) is not None:
-            reference = shell_word(os.path.join(backup_dir, note.reference))
-            return f"zstd -dqf {reference} -o {_SCRATCH} && zstd -dc --patch-from={_SCRATCH} {shell_word(path)}"
-    return command
+    notes = []
+    if suffix == ".zst":
+        with suppress(OSError, DamagedError):
+            notes = notes_of(backup_dir, os.path.relpath(path, backup_dir))
+    commands, patch_from = [], ""
+    for number, note in enumerate(reversed(notes), start=1):
+        reference = shell_word(os.path.join(backup_dir, note.reference))
+        commands.append(f"zstd -dqf{patch_from} {reference} -o reference{number}.tmp")
+        patch_from = f" --patch-from=reference{number}.tmp"
+    commands.append(f"{_UNPACK.get(suffix, 'cat')}{patch_from} {shell_word(path)}")
+    return " && ".join(commands)
 
 
 def _tell(session: Session, state: State, *, to_stdout: bool) -> None:

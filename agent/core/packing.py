@@ -1,57 +1,59 @@
 """Which old snapshots of one file are packed, and against which reference; one step at a time.
 
-A reference is a full copy of one state.  A packed snapshot holds what differs from its reference, so every snapshot
-leans on the one nearest to it in time.  A new reference is made of a snapshot when what those on its side of the
-nearest one take together is more than twice that reference: at that point a full copy costs less than going on.  The
+A reference is a copy of one state that is no snapshot.  A packed snapshot holds what differs from its reference, so
+each leans on the one nearest to it in time.  A new reference is made of a snapshot when what those on its side of the
+nearest one take together is more than that reference takes: at that point one more costs less than going on.  The
 younger half of the group then leans on the new one, which is the nearer, so that a reference comes to stand in the
-middle of its group.  Snapshots come and go without their reference; it goes when nothing leans on it.
+middle of its group.
+
+References lean on a reference that is a full copy, a root, in the same way and by the same rule; roots lean on nothing,
+so there are never more than two between a snapshot and its bytes.  Snapshots come and go without their reference; it
+goes when nothing leans on it.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-UNPACKED_NEWEST = 4  # good snapshots that stay as they are: the ones restored in a hurry
-GROUP_MAX = 32  # snapshots on one side of a reference: what its damage may cost
+UNPACKED_NEWEST = 3  # good snapshots that stay as they are: the ones restored in a hurry
+GROUP_MAX = 16  # that lean on one side of a reference: with it, they are lost together
 SIZE_MAX_BYTES = 64 * 1024 * 1024  # of the plain bytes: both states are held in memory, by a process of its own
 STORED_MIN_BYTES = 8 * 1024  # below, a file system saves nothing
 _WORTH = 0.7  # of its own size: a packed form that is larger says that the file is another one now
-_FULL = 2.0  # of the reference's size
+_FULL = 1.0  # of the size of what they lean on
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A good snapshot; `leans_on` names the reference of a packed one.  One that may not pack stays as it is."""
+class Reference:
+    """A copy of the state that was taken at `taken_at`; a root leans on nothing."""
 
     name: str
     taken_at: datetime
     stored_bytes: int
     leans_on: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member(Reference):
+    """A good snapshot; `leans_on` names the reference of a packed one.  One that may not pack stays as it is."""
+
     may_pack: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """A full copy of the state that was taken at `taken_at`."""
-
-    name: str
-    taken_at: datetime
-    stored_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Pack:
-    """The snapshot is to lean on the reference."""
+    """The snapshot, or a reference, is to lean on the reference."""
 
-    member: Member
+    what: Reference
     reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class MakeReference:
-    """A reference is to be made of the snapshot's state."""
+    """A reference is to be made of the snapshot's state, leaning on a root or a root itself."""
 
-    member: Member
+    what: Member
+    root: Reference | None
 
 
 Step = Pack | MakeReference
@@ -67,10 +69,18 @@ def next_step(
     `newest_first` are all its good snapshots.  `unfit` are pairs of a snapshot and a reference that were tried: too
     little was gained, or it failed.  A snapshot in it with its own name is left alone.
     """
+    roots = [r for r in references if r.leans_on is None]
+    for reference in references:
+        if reference.leans_on is not None and (root := _nearer(reference, roots, unfit)) is not None:
+            return Pack(reference, root)
     for member in reversed(newest_first[UNPACKED_NEWEST:]):
         if not member.may_pack or (member.name, member.name) in unfit:
             continue
-        step = _step_for(member, newest_first, references, unfit)
+        if member.leans_on is not None:
+            nearer = _nearer(member, references, unfit)
+            step: Step | None = Pack(member, nearer) if nearer is not None else None
+        else:
+            step = _first_step_for(member, newest_first, references, unfit)
         if step is not None:
             return step
     return None
@@ -84,7 +94,9 @@ def unneeded(members: Sequence[Member], references: Sequence[Reference]) -> list
     """
     needed = {m.leans_on for m in members}
     about_to = {m.taken_at for m in members if m.leans_on is None}
-    return [r for r in references if r.name not in needed and r.taken_at not in about_to]
+    stay = [r for r in references if r.name in needed or r.taken_at in about_to]
+    roots = {r.leans_on for r in stay}
+    return [r for r in references if r not in stay and r.name not in roots]
 
 
 def is_worth(packed_bytes: int, own_bytes: int) -> bool:
@@ -92,31 +104,44 @@ def is_worth(packed_bytes: int, own_bytes: int) -> bool:
     return packed_bytes < _WORTH * own_bytes
 
 
-def _step_for(
+def _nearer(what: Reference, choice: Sequence[Reference], unfit: Collection[tuple[str, str]]) -> Reference | None:
+    """Return the reference that something packed is to lean on instead of the one it does; None to leave it so."""
+    now = next((r for r in choice if r.name == what.leans_on), None)
+    nearest = _nearest(what, choice)
+    if now is None or nearest is None or (what.name, nearest.name) in unfit:
+        return None  # what its reference is lost to cannot be unpacked
+    return nearest if _gap(what, nearest) < _gap(what, now) else None
+
+
+def _first_step_for(
     member: Member, members: Sequence[Member], references: Sequence[Reference], unfit: Collection[tuple[str, str]]
 ) -> Step | None:
-    nearest = min(references, key=lambda r: (_gap(member, r), r.name != member.leans_on, r.name), default=None)
+    nearest = _nearest(member, references)
     tried = nearest is not None and (member.name, nearest.name) in unfit
-    if member.leans_on is not None:
-        is_there = any(r.name == member.leans_on for r in references)  # else it cannot be unpacked
-        moves = nearest is not None and nearest.name != member.leans_on and is_there and not tried
-        return Pack(member, nearest) if moves and nearest is not None else None
     if nearest is not None and not _gap(member, nearest):
         return None if tried else Pack(member, nearest)
-    if nearest is None or tried or _is_full(nearest, member, members):
-        return MakeReference(member)
-    return Pack(member, nearest)
+    if nearest is not None and not tried and not _is_full(nearest, member, members):
+        return Pack(member, nearest)
+    root = _nearest(member, [r for r in references if r.leans_on is None])
+    if root is None or (member.name, root.name) in unfit or _is_full(root, member, references):
+        root = None
+    return MakeReference(member, root)
 
 
-def _gap(member: Member, reference: Reference) -> timedelta:
-    return abs(member.taken_at - reference.taken_at)
+def _nearest(what: Reference, choice: Sequence[Reference]) -> Reference | None:
+    return min(choice, key=lambda r: (_gap(what, r), r.name), default=None)
 
 
-def _is_full(reference: Reference, member: Member, members: Sequence[Member]) -> bool:
-    is_younger = member.taken_at > reference.taken_at
+def _gap(one: Reference, other: Reference) -> timedelta:
+    return abs(one.taken_at - other.taken_at)
+
+
+def _is_full(reference: Reference, new: Reference, others: Sequence[Reference]) -> bool:
+    """Whether what leans on the reference, on the side of the new one, takes so much that a new group should begin."""
+    is_younger = new.taken_at > reference.taken_at
     side = [
-        m.stored_bytes
-        for m in members
-        if m.leans_on == reference.name and (m.taken_at > reference.taken_at) == is_younger
+        other.stored_bytes
+        for other in others
+        if other.leans_on == reference.name and (other.taken_at > reference.taken_at) == is_younger
     ]
     return len(side) >= GROUP_MAX or sum(side) > _FULL * reference.stored_bytes

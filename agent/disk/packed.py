@@ -1,4 +1,4 @@
-"""The form of a packed snapshot: a note that names its reference, then a zstd frame that has it for a prefix.
+"""The form of what is packed: a note that names its reference, then a zstd frame that has it for a prefix.
 
 The note is JSON in a skippable frame (RFC 8878, 3.1.2), which every zstd passes over.  With the reference unpacked,
 `zstd -d --patch-from=REFERENCE SNAPSHOT` opens it; without it, or with another, the frame's checksum says no.
@@ -7,12 +7,13 @@ The note is JSON in a skippable frame (RFC 8878, 3.1.2), which every zstd passes
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import IO
 
-from agent.core.naming import Kind, parse_name
+from agent.core.naming import Kind, display, parse_name
 from agent.core.packing import SIZE_MAX_BYTES
 from agent.disk.capture import CHUNK_BYTES
 from agent.disk.codec import DamagedError, is_damage, open_reader, zstd_module
@@ -88,33 +89,51 @@ def write_reference(out: IO[bytes], plain: bytes) -> None:
     out.write(packer.compress(plain, packer.FLUSH_FRAME))
 
 
-def read_reference(fd: int) -> bytes:
-    """Return the plain bytes of a reference.
+@contextmanager
+def open_form(chain: Sequence[int]) -> Iterator[IO[bytes]]:
+    """Lend a stream of the plain bytes of the first of these files; each leans on the next one, the last on nothing.
+
+    Raises:
+        DamagedError: one of those that it leans on is not whole, or not the one that it was packed against.
+    Raises (while reading): as `open_reader`.
+    """
+    fd, *others = chain
+    note = read_note(fd)
+    if note is None:
+        with open_reader(fd, ".zst") as plain:
+            yield plain
+        return
+    reference = read_reference(others)
+    if sha256(reference).hexdigest() != note.digest:
+        raise DamagedError(f"{display(note.reference)}, which it is packed against, is another one")
+    with _open_packed(fd, reference) as plain:
+        del reference
+        yield plain
+
+
+def read_reference(chain: Sequence[int]) -> bytes:
+    """Return the plain bytes of a reference; `chain` is it and what it leans on.
 
     Raises:
         DamagedError: they cannot be unpacked, or are more than any reference has.
     """
     try:
-        with open_reader(fd, ".zst") as stream:
+        with open_form(chain) as stream:
             plain = stream.read(SIZE_MAX_BYTES + 1)
     except Exception as error:
-        if is_damage(error):
-            raise DamagedError(f"it cannot be unpacked ({error})") from error
+        if is_damage(error) and not isinstance(error, DamagedError):
+            raise DamagedError(f"what it is packed against cannot be unpacked ({error})") from error
         raise
     if len(plain) > SIZE_MAX_BYTES:
-        raise DamagedError("it is larger than any reference")
+        raise DamagedError("what it is packed against is larger than any reference")
     return plain
 
 
 @contextmanager
-def open_packed(fd: int, reference: bytes) -> Iterator[IO[bytes]]:
-    """Lend a stream of the plain bytes of the packed snapshot in `fd`.
-
-    Raises (while reading): as `open_reader`.
-    """
+def _open_packed(fd: int, reference: bytes) -> Iterator[IO[bytes]]:
     zstd = zstd_module()
     options = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
-    prefix = zstd.ZstdDict(reference, is_raw=True).as_prefix if reference else None
+    prefix = zstd.ZstdDict(reference, is_raw=True).as_prefix
     offset = _HEAD.size + _HEAD.unpack(os.pread(fd, _HEAD.size, 0))[1]
     with os.fdopen(os.dup(fd), "rb", CHUNK_BYTES) as raw:
         raw.seek(offset)

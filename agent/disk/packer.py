@@ -17,8 +17,8 @@ from typing import IO, cast
 
 from agent.disk.atomic import drop_cached_pages
 from agent.disk.capture import CHUNK_BYTES
-from agent.disk.codec import DamagedError, is_damage, open_reader
-from agent.disk.packed import Note, open_packed, read_reference, write_packed, write_reference
+from agent.disk.codec import DamagedError, is_damage
+from agent.disk.packed import Note, open_form, read_reference, write_packed, write_reference
 
 _DAMAGED = 3  # exit code: the reference or the packed bytes are not whole
 _LIMIT_S = 600.0
@@ -32,15 +32,17 @@ class PackingStopped(Exception):  # noqa: N818  # no error: somebody wants it to
     """The child was told to stop; what it wrote is of no use."""
 
 
-def pack(plain_fd: int, reference_fd: int, out_fd: int, *, name: str, go_on: Callable[[], bool]) -> str:
+def pack(plain_fd: int, chain: Sequence[int], out_fd: int, *, name: str, go_on: Callable[[], bool]) -> str:
     """`out_fd` durably holds the plain bytes packed against the reference `name`; return the digest it read back.
+
+    `chain` is the reference and what that leans on.
 
     Raises:
         DamagedError: the reference is not whole.
         PackingStopped: `go_on` said no.
         OSError: the disk or the child failed.
     """
-    return _ask({"work": "pack", "name": name}, (plain_fd, reference_fd, out_fd), go_on)
+    return _ask({"work": "pack", "name": name}, (plain_fd, out_fd, *chain), go_on)
 
 
 def make_reference(plain_fd: int, out_fd: int, *, go_on: Callable[[], bool]) -> str:
@@ -52,13 +54,13 @@ def make_reference(plain_fd: int, out_fd: int, *, go_on: Callable[[], bool]) -> 
 
 
 @contextmanager
-def unpacked(packed_fd: int, reference_fd: int, digest: str) -> Iterator[IO[bytes]]:
-    """Lend a stream of the plain bytes of a packed snapshot; the child holds what they take in memory.
+def unpacked(chain: Sequence[int]) -> Iterator[IO[bytes]]:
+    """As `open_form`, but that the child holds what it takes in memory.
 
     Raises (while reading):
         DamagedError, OSError: as `pack`.
     """
-    process = _start({"work": "unpack", "digest": digest}, (packed_fd, reference_fd))
+    process = _start({"work": "unpack"}, chain)
     try:
         yield cast(IO[bytes], _Answer(process))
     finally:
@@ -138,15 +140,15 @@ def main() -> None:
         os._exit(_DAMAGED)
 
 
-def _pack(request: dict[str, str], plain_fd: int, reference_fd: int, out_fd: int) -> None:
+def _pack(request: dict[str, str], plain_fd: int, out_fd: int, *chain: int) -> None:
     os.nice(_NICE)
-    plain, reference = _whole(plain_fd), read_reference(reference_fd)
+    plain, reference = _whole(plain_fd), read_reference(chain)
     note = Note(request["name"], hashlib.sha256(reference).hexdigest(), len(reference))
     with os.fdopen(os.dup(out_fd), "wb") as out:
         write_packed(out, plain, note, reference)
-    del plain
+    del plain, reference
     _flush(out_fd)
-    with open_packed(out_fd, reference) as back:
+    with open_form((out_fd, *chain)) as back:
         _tell(back)
 
 
@@ -155,15 +157,12 @@ def _make_reference(_request: dict[str, str], plain_fd: int, out_fd: int) -> Non
     with os.fdopen(os.dup(out_fd), "wb") as out:
         write_reference(out, _whole(plain_fd))
     _flush(out_fd)
-    with open_reader(out_fd, ".zst") as back:
+    with open_form((out_fd,)) as back:
         _tell(back)
 
 
-def _unpack(request: dict[str, str], packed_fd: int, reference_fd: int) -> None:
-    reference = read_reference(reference_fd)
-    if hashlib.sha256(reference).hexdigest() != request["digest"]:
-        raise DamagedError("the reference is another one")
-    with open_packed(packed_fd, reference) as plain:
+def _unpack(_request: dict[str, str], *chain: int) -> None:
+    with open_form(chain) as plain:
         while chunk := plain.read(CHUNK_BYTES):
             sys.stdout.buffer.write(chunk)
 

@@ -3,8 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from hashlib import sha256
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO
 
 from agent.core.naming import display
@@ -12,72 +11,93 @@ from agent.disk import packer
 from agent.disk.atomic import cannot_exchange, exchange, rename_new, rename_over
 from agent.disk.beneath import open_folder, parent_beneath
 from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, open_data_file
-from agent.disk.codec import Compression, DamagedError, is_damage, open_reader, open_writer
-from agent.disk.packed import Note, open_packed, read_note, read_reference
+from agent.disk.codec import Compression, DamagedError, digest_of_stream, is_damage, open_writer
+from agent.disk.packed import Note, open_form, read_note
 from agent.disk.staging import FOLDER_MODE, StagedFile, open_root
+
+_LEANING_MAX = 2  # a snapshot on a reference, that one on a root
 
 
 class FormChangedError(Exception):
     """The snapshot is not the file that it was any more; nothing was changed."""
 
 
-@contextmanager
-def open_reference(root_fd: int, name: str) -> Iterator[int]:
-    """Lend a descriptor of the reference `name`.
+def open_chain(root_fd: int, name: str, opened: ExitStack) -> list[int]:
+    """Return descriptors of the file `name`, of the reference that it leans on, and of what that leans on.
 
     Raises:
-        DamagedError: it is gone.
-        OSError: the disk does not give it.
+        DamagedError: one that is leant on is gone, or too many are.
+        OSError: the file is gone; or the disk does not give one of them.
     """
-    try:
-        fd = open_data_file(root_fd, name)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DamagedError(f"its reference {display(name)} is gone") from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+    chain = [_open(root_fd, name, opened)]
+    while (note := read_note(chain[-1])) is not None:
+        if len(chain) > _LEANING_MAX:
+            raise DamagedError("it leans on more references than any of ours")
+        try:
+            chain.append(_open(root_fd, note.reference, opened))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DamagedError(f"{display(note.reference)}, which it is packed against, is gone") from error
+    return chain
+
+
+def _open(root_fd: int, name: str, opened: ExitStack) -> int:
+    fd = open_data_file(root_fd, name)
+    opened.callback(os.close, fd)
+    return fd
 
 
 @contextmanager
-def open_against(root_fd: int, fd: int, note: Note) -> Iterator[IO[bytes]]:
-    """Lend a stream of the plain bytes of the packed snapshot in `fd`; large ones are unpacked by a child.
+def open_zstd(root_fd: int, name: str) -> Iterator[IO[bytes]]:
+    """Lend a stream of the plain bytes of a compressed snapshot or reference; large packed ones are a child's work.
 
     Raises:
-        DamagedError: its reference is gone or not whole.
+        DamagedError: what it leans on is gone or not whole.
+        OSError: as `open_data_file`.
     Raises (while reading): as `open_reader`.
     """
-    with open_reference(root_fd, note.reference) as reference_fd:
-        if note.size_bytes > IN_MEMORY_MAX_BYTES:
-            with packer.unpacked(fd, reference_fd, note.digest) as plain:
-                yield plain
-            return
-        reference = read_reference(reference_fd)
-    if sha256(reference).hexdigest() != note.digest:
-        raise DamagedError(f"its reference {display(note.reference)} is not whole")
-    with open_packed(fd, reference) as plain:
-        yield plain
+    with ExitStack() as opened:
+        chain = open_chain(root_fd, name, opened)
+        notes = [note for fd in chain if (note := read_note(fd)) is not None]
+        is_large = any(note.size_bytes > IN_MEMORY_MAX_BYTES for note in notes)
+        yield opened.enter_context(packer.unpacked(chain) if is_large else open_form(chain))
 
 
 def is_whole(backup_dir: str, note: Note) -> bool:
-    """Whether the reference is there, with the bytes that it had when the snapshot was packed.
+    """Whether the reference is there, with the bytes that it had when something was packed against it.
 
     Raises:
         OSError: the disk does not give it; that says nothing about the bytes.
     """
     root_fd = open_root(backup_dir)
     try:
-        with open_reference(root_fd, note.reference) as fd, open_reader(fd, ".zst") as plain:
-            hasher = sha256()
-            while chunk := plain.read(CHUNK_BYTES):
-                hasher.update(chunk)
-        return hasher.hexdigest() == note.digest
+        with open_zstd(root_fd, note.reference) as plain:
+            return digest_of_stream(plain) == note.digest
     except Exception as error:
-        if is_damage(error):
+        if is_damage(error) or isinstance(error, FileNotFoundError | NotADirectoryError):
             return False
         raise
     finally:
         os.close(root_fd)
+
+
+def notes_of(backup_dir: str, name: str) -> list[Note]:
+    """Return the note of the snapshot `name`, and that of the reference it names: [] when it is not packed.
+
+    Raises: as `note_of`.
+    """
+    notes = list[Note]()
+    while len(notes) < _LEANING_MAX:
+        try:
+            note = note_of(backup_dir, name)
+        except (FileNotFoundError, NotADirectoryError, DamagedError):
+            if not notes:
+                raise
+            break
+        if note is None:
+            break
+        notes.append(note)
+        name = note.reference
+    return notes
 
 
 def note_of(backup_dir: str, name: str) -> Note | None:

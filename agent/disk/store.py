@@ -16,9 +16,8 @@ from agent.disk.beneath import parent_beneath
 from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
 from agent.disk.codec import Compression, digest_of_stream, is_damage, open_reader
 from agent.disk.journal import Journal
-from agent.disk.packed import read_note
 from agent.disk.publish import Draft, Prepared, Refused, free_name, make_folder, prepare, publish, publish_record
-from agent.disk.references import open_against
+from agent.disk.references import open_zstd
 from agent.disk.staging import StagedFile, StagingFolder, open_root
 
 PATCH_SUFFIX = ".patch"  # beside a damaged original: what its repair changed
@@ -58,15 +57,16 @@ class Store:
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """Lend a stream of the plain bytes of the snapshot `name`."""
+        suffix = parsed.compression_suffix if (parsed := parse_name(name)) else ""
         with ExitStack() as opened:
             root_fd = open_root(self.path)
             opened.callback(os.close, root_fd)
+            if suffix == ".zst":
+                yield opened.enter_context(open_zstd(root_fd, name))
+                return
             fd = open_data_file(root_fd, name)
             opened.callback(os.close, fd)
-            suffix = parsed.compression_suffix if (parsed := parse_name(name)) else ""
-            note = read_note(fd) if suffix == ".zst" else None
-            with open_against(root_fd, fd, note) if note else open_reader(fd, suffix) as plain:
-                yield plain
+            yield opened.enter_context(open_reader(fd, suffix))
 
     def is_intact(self, snapshot: Snapshot) -> bool:
         """Whether the snapshot's bytes are there and have the digest they were published with.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ def reference(minute: int) -> Reference:
 
 
 class History:
-    """Snapshots of one file, packed as the plan says; a packed form takes more the further its reference is away."""
+    """Snapshots of one file, packed as the plan says; a form takes more the further what it leans on is away."""
 
     def __init__(self, bytes_per_minute: int) -> None:
         self.members: list[Member] = []  # newest first
@@ -47,21 +48,25 @@ class History:
     def pack(self) -> None:
         while (step := next_step(self.members, self.references, self.unfit)) is not None:
             self.steps.append(step)
-            if isinstance(step, MakeReference):
-                taken_at = step.member.taken_at
-                self.references.append(Reference(f"r{step.member.name[1:]}", taken_at, REFERENCE_BYTES))
-                continue
-            gap = abs(step.member.taken_at - step.reference.taken_at) / timedelta(minutes=1)
-            size = 200 + int(gap * self._rate)
-            if step.member.leans_on is None and not is_worth(size, OWN_BYTES):
-                self.unfit.add((step.member.name, step.reference.name))
-                continue
-            now = replace(step.member, leans_on=step.reference.name, stored_bytes=size)
-            self.members[self.members.index(step.member)] = now
+            target = step.root if isinstance(step, MakeReference) else step.reference
+            size = REFERENCE_BYTES if target is None else self._size(step.what, target)
+            own_bytes = OWN_BYTES if step.what.leans_on is None else 2 * REFERENCE_BYTES
+            if target is not None and not is_worth(size, own_bytes):
+                self.unfit.add((step.what.name, target.name))
+            elif isinstance(step, MakeReference):
+                name, leans_on = f"r{step.what.name[1:]}", target.name if target else None
+                self.references.append(Reference(name, step.what.taken_at, size, leans_on))
+            else:
+                pool: list[Any] = self.members if isinstance(step.what, Member) else self.references
+                pool[pool.index(step.what)] = replace(step.what, leans_on=step.reference.name, stored_bytes=size)
+
+    def _size(self, what: Reference, target: Reference) -> int:
+        gap = abs(what.taken_at - target.taken_at) / timedelta(minutes=1)
+        return 200 + int(gap * self._rate)
 
     def rotate(self, keep: list[bool]) -> None:
         """Some of the old ones go, and references with them."""
-        self.members = [m for m, stays in zip(self.members, [*[True] * 4, *keep, *[True] * 999], strict=False) if stays]
+        self.members = [m for m, stays in zip(self.members, [*[True] * 3, *keep, *[True] * 999], strict=False) if stays]
         gone = unneeded(self.members, self.references)
         self.references = [r for r in self.references if r not in gone]
 
@@ -119,12 +124,21 @@ def test_each_leans_on_the_nearest_reference_unless_that_was_unfit(rate: int, ac
 
 
 @given(st.integers(0, 20_000), ACTS)
-def test_no_reference_goes_that_a_snapshot_leans_on_and_none_stays_for_nothing(rate: int, acts: list[Act]) -> None:
+def test_a_reference_leans_on_a_root_or_on_nothing(rate: int, acts: list[Act]) -> None:
+    history = lived(rate, acts)
+
+    roots = {r.name for r in history.references if r.leans_on is None}
+    assert {r.leans_on for r in history.references} <= {*roots, None}
+
+
+@given(st.integers(0, 20_000), ACTS)
+def test_no_reference_goes_that_is_leant_on_and_none_stays_for_nothing(rate: int, acts: list[Act]) -> None:
     history = lived(rate, acts)
     history.rotate([])
 
-    leaned_on = {m.leans_on for m in history.members if m.leans_on}
-    assert leaned_on == {r.name for r in history.references}
+    there = {r.name for r in history.references}
+    used = {m.leans_on for m in (*history.members, *history.references) if m.leans_on}
+    assert used == there
 
 
 @given(st.integers(0, 3000), st.integers(5, 200))
@@ -148,33 +162,34 @@ def test_a_group_is_bounded_also_when_nothing_changes(count: int) -> None:
         history.pack()
 
     for r in history.references:
-        assert len([m for m in history.members if m.leans_on == r.name]) <= 2 * GROUP_MAX + 1
+        for pool in (history.members, history.references):
+            assert len([x for x in pool if x.leans_on == r.name]) <= 2 * GROUP_MAX + 1
 
 
-def test_a_hundred_versions_with_slow_changes_take_few_references() -> None:
-    history = History(1700)
+def test_a_hundred_versions_with_slow_changes_take_few_roots() -> None:
+    history = History(4000)
     for minute in range(100):
         history.take(minute)
         history.pack()
 
-    assert len(history.references) <= 6
-    assert history.total_bytes < 3_700_000
+    assert len([r for r in history.references if r.leans_on is None]) <= 4
+    assert history.total_bytes < 3_000_000
 
 
-def test_a_file_that_became_another_one_gets_a_reference_of_its_own() -> None:
+def test_a_file_that_became_another_one_gets_a_root_of_its_own() -> None:
     old = [member(m, leans_on="r0", stored_bytes=500) for m in range(3)]
-    newest_first = [*(member(m) for m in (13, 12, 11, 10)), member(9), *reversed(old)]
+    newest_first = [*(member(m) for m in (13, 12, 11)), member(9), *reversed(old)]
 
     first = next_step(newest_first, [reference(0)])
     second = next_step(newest_first, [reference(0)], {("s9", "r0")})
 
     assert first == Pack(member(9), reference(0))
-    assert second == MakeReference(member(9))
+    assert second == MakeReference(member(9), None)
 
 
 def test_what_leans_on_a_lost_reference_is_left_alone() -> None:
     lost = member(1, leans_on="r1", stored_bytes=500)
-    newest_first = [*(member(m) for m in (13, 12, 11, 10)), lost]
+    newest_first = [*(member(m) for m in (13, 12, 11)), lost]
 
     assert next_step(newest_first, [reference(2)]) is None
 

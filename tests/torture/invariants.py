@@ -74,6 +74,7 @@ def violations(data_dir: Path, backup_dir: Path, states: Mapping[str, bytes], ex
         *kept_violations(data_dir, copies, expected),
         *leftover_violations(data_dir, backup_dir),
         *catalog_violations(state_dir, copies),
+        *reference_violations(backup_dir, copies),
         *journal_violations(state_dir, copies),
     ]
 
@@ -220,17 +221,40 @@ def _plain(path: Path, suffix: str, backup_dir: Path) -> bytes:
         return data
     from backports import zstd
 
-    if not data.startswith(_PACKED):
+    name = reference_of(data)
+    if name is None:
         return zstd.decompress(data)
-    length = int.from_bytes(data[4:8], "little")
-    note = json.loads(data[8 : 8 + length])
-    reference = zstd.ZstdDict(zstd.decompress((backup_dir / note["packed_against"]).read_bytes()), is_raw=True)
-    return zstd.decompress(data[8 + length :], zstd_dict=reference.as_prefix)
+    reference = zstd.ZstdDict(_plain(backup_dir / name, suffix, backup_dir), is_raw=True)
+    return zstd.decompress(data, zstd_dict=reference.as_prefix)
 
 
 def is_packed(path: Path) -> bool:
     """Whether the copy holds only what differs from a reference."""
-    return path.read_bytes().startswith(_PACKED)
+    return reference_of(path.read_bytes()) is not None
+
+
+def reference_of(data: bytes) -> str | None:
+    """Return the name of the reference of a packed snapshot; None for any other."""
+    if not data.startswith(_PACKED):
+        return None
+    return str(json.loads(data[8 : 8 + int.from_bytes(data[4:8], "little")])["packed_against"])
+
+
+def reference_violations(backup_dir: Path, copies: Sequence[Copy]) -> list[str]:
+    """The catalog knows the references that are there, and each is needed: by what leans on it, or is packed next."""
+    there = {p.relative_to(backup_dir).as_posix(): p.stat().st_size for p in _files_below(backup_dir / "_reference")}
+    rows = _rows(backup_dir / ".agent", "SELECT name, stored FROM packs") or []
+    known = {os.fsdecode(name): stored for name, stored in rows}
+    found = [] if known == there else [f"references: the catalog tells {known}, there is {there}"]
+    zstd = [(copy, (backup_dir / copy.name).read_bytes()) for copy in copies if copy.name.endswith(".zst")]
+    needed = {reference_of(data) for _, data in zstd}
+    needed |= {reference_of((backup_dir / name).read_bytes()) for name in there}
+    next_ones = {copy.stamp for copy, data in zstd if reference_of(data) is None}
+    for name in there:
+        parsed = parse_name(name)
+        if parsed is None or (name not in needed and str(parsed.taken_at) not in next_ones):
+            found.append(f"references: nothing needs {name}")
+    return found
 
 
 def _rows(state_dir: Path, sql: str) -> list[tuple[Any, ...]] | None:

@@ -30,6 +30,7 @@ from cut_at_random import RandomCuts
 from cut_disk import SIZE_MIB, CutDisk, cut_disk, cuts_of, missing_tools
 from held_flushes import Held, why_not
 from invariants import Expected, digest_of
+from packing_operations import PACKINGS
 from scene import Scene
 from service_operations import FLUSH, RELOAD, SERVICES, serve
 from subject import MODES, Operation, Place, changed, document
@@ -102,7 +103,7 @@ COMPACT = replace(SNAPSHOT, name="journal made short at a start", prepare=_with_
 OPERATIONS = {
     operation.name: operation
     for operation in (
-        *(o for o in (*SERVICES, *COMMANDS) if o not in (FLUSH, RELOAD)),
+        *(o for o in (*SERVICES, *COMMANDS, *PACKINGS) if o not in (FLUSH, RELOAD)),
         replace(FLUSH, fault=_either, mended=_either),
         RELOAD,
         *UPKEEP,

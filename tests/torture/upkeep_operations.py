@@ -282,7 +282,7 @@ PACK = Operation(
     _pack,
     _all_seven,
     _all_seven,
-    lambda place: sum(map(is_packed, place.copies())) == 3,
+    lambda place: sum(map(is_packed, place.copies())) == 4,
     from_mark=True,
 )
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from command_operations import COMMANDS
+from packing_operations import PACKINGS
 from scene import Scene
 from service_operations import SERVICES
 from subject import Operation
 from syscalls import Blow, Ended
 from upkeep_operations import UPKEEP
 
-ALL = (*SERVICES, *COMMANDS, *UPKEEP)
+ALL = (*SERVICES, *COMMANDS, *UPKEEP, *PACKINGS)
 Judge = Callable[["Scene", Blow, Ended], list[str]]
 
 
