@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from agent.core.model import Grade, Reason
+from agent.core.model import Reason
 from agent.core.settle import Due
 from agent.healing import Healer
 from agent.outcome import SOON, Ending, Outcome
@@ -42,8 +42,7 @@ class Gate:
         """
         findings = self.rescan.walk()
         is_data_file = self.ws.config.is_data_file
-        states = (s for page in self.ws.catalog.file_pages() for s in page)
-        bad = [s.rel for s in states if s.grade is not Grade.GOOD and is_data_file(s.rel)]
+        bad = [rel for rel in self.ws.catalog.not_good() if is_data_file(rel)]
         todo = dict.fromkeys([*findings.changed, *findings.missing, *bad])
         for attempt in range(_LOOKS_MAX):
             damaged: list[str] = []

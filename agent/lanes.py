@@ -25,7 +25,7 @@ class Job:
 
 
 class Lanes:
-    """Runs jobs, never two for one file.  All methods belong to the loop's thread, but for `file_count`."""
+    """Runs jobs, never two for one file.  All methods belong to the loop's thread, but for `dues`."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -48,11 +48,12 @@ class Lanes:
         """Whether a heal is under way: a bot may be stopped for it."""
         return any(job.is_heal for job in self._jobs)
 
-    def file_count(self) -> int:
-        return sum(len(job.dues) for job in tuple(self._jobs))
+    def dues(self) -> list[Due]:
+        """Return what is being worked on."""
+        return [due for job in tuple(self._jobs) for due in job.dues]
 
     def files(self) -> set[str]:
-        return {due.rel for job in self._jobs for due in job.dues}
+        return {due.rel for due in self.dues()}
 
     def oldest_began(self) -> float | None:
         """When the longest-running job began; None when nothing runs."""

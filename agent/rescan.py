@@ -29,10 +29,10 @@ class Rescan:
 
     def __init__(self, ws: Workspace) -> None:
         self._ws = ws
-        self._known: dict[str, int] = {}
-        for page in ws.catalog.file_pages():
-            for state in page:
-                self.learn(state)
+        self._known = {
+            rel: _fingerprint(signature) if signature and grade is not Grade.MISSING else _UNSEEN
+            for rel, grade, signature in ws.catalog.signatures()
+        }
 
     def __len__(self) -> int:
         return len(self._known)
@@ -69,11 +69,11 @@ class Rescan:
                 if isinstance(entry, Skipped):
                     findings.skipped.append(entry)
                     continue
-                findings.files += 1
-                before = self._known.get(entry.rel)
-                met.add(entry.rel)
-                if before != _fingerprint(entry.signature):
-                    findings.changed.append(entry.rel)
+                rel, signature = entry
+                met.add(rel)
+                if self._known.get(rel) != _fingerprint(signature):
+                    findings.changed.append(rel)
+            findings.files = len(met)
             findings.missing = list(self._gone(met, findings.hidden()))
             if not findings.missing:
                 self._ws.know_root(root_fd)
@@ -81,12 +81,11 @@ class Rescan:
 
     def _gone(self, met: set[str], hiding: tuple[str, ...]) -> Iterator[str]:
         """The known files that were not met, but for those an unreadable folder may hide."""
-        required = (rel for rel in self._ws.config.named_files() if self._ws.config.rule_for(rel).required)
-        for rel in dict.fromkeys([*self._known, *required]):
-            if rel not in met and not f"{rel}/".startswith(hiding) and self._ws.config.is_data_file(rel):
+        required = {rel for rel in self._ws.config.named_files() if self._ws.config.rule_for(rel).required}
+        for rel in sorted((self._known.keys() | required) - met):
+            if not f"{rel}/".startswith(hiding) and self._ws.config.is_data_file(rel):
                 yield rel
 
 
 def _fingerprint(signature: Signature) -> int:
-    number = hash((signature.inode, signature.size_bytes, signature.mtime_ns, signature.ctime_ns))
-    return number or 1
+    return hash(signature) or 1

@@ -72,9 +72,7 @@ class Rounds:
         self.lanes = Lanes(wake)
         self.settler = Settler(self._config.watch.debounce_s, self._config.watch.max_delay_s)
         self.rescan = Rescan(ws)
-        self.scrape = Scrape(
-            ws, metrics, lambda: len(self.settler) + self.lanes.file_count(), self.settler.__contains__
-        )
+        self.scrape = Scrape(ws, metrics, self._pending, self.settler.__contains__)
         self.watcher = Watcher(
             self._config.data_dir,
             is_data_file=lambda rel: self._config.is_data_file(rel),  # noqa: PLW0108  # a reload changes the config
@@ -135,6 +133,14 @@ class Rounds:
         if due is not None and self._root_up and self.lanes.quick_is_free:
             times.append(due)
         return max(0.0, min(times) - self._clock.monotonic())
+
+    def _pending(self) -> tuple[int, float]:
+        """How many files changed and have no snapshot of it yet, and since when the first, in seconds."""
+        working = self.lanes.dues()
+        began = [due.first_at for due in working]
+        if (oldest := self.settler.oldest_at()) is not None:
+            began.append(oldest)
+        return len(self.settler) + len(working), max(0.0, self._clock.monotonic() - min(began, default=inf))
 
     def adopt_config(self, old: Config) -> None:
         """The workspace has a new config in place of `old`."""

@@ -15,8 +15,13 @@ class Scrape:
     """Refreshes the gauges of one workspace at each exposition."""
 
     def __init__(
-        self, ws: Workspace, metrics: Metrics, pending: Callable[[], int], is_pending: Callable[[str], bool]
+        self,
+        ws: Workspace,
+        metrics: Metrics,
+        pending: Callable[[], tuple[int, float]],
+        is_pending: Callable[[str], bool],
     ) -> None:
+        """`pending`: how many files wait, and for how long the first, in seconds."""
         self._ws, self._metrics, self._pending, self._is_pending = ws, metrics, pending, is_pending
         self.walked_at: datetime | None = None  # the end of the last whole rescan
         self.hidden: tuple[str, ...] = ()  # what that rescan could not look into, each with a slash after it
@@ -33,7 +38,9 @@ class Scrape:
     def refresh(self) -> None:
         """Every gauge tells what is so now."""
         ws, metrics = self._ws, self._metrics
-        metrics.pending_files.set(self._pending())
+        count, waits_s = self._pending()
+        metrics.pending_files.set(count)
+        metrics.oldest_pending.set(ws.clock.utc().timestamp() - waits_s if count else 0)
         metrics.set_files(ws.catalog.count_files())
         metrics.set_snapshots(*ws.catalog.count_snapshots())
         metrics.files_given_up.set(ws.catalog.count_given_up())

@@ -34,7 +34,7 @@ def test_file_of_a_job_is_known_while_it_flies(woken: threading.Event) -> None:
 
     lanes.fly([DUE], work, now=5.0, quick=True)
     lanes.fly([], work, now=7.0, heal=True)
-    assert (lanes.files(), lanes.file_count(), lanes.oldest_began()) == ({"users.json"}, 1, 5.0)
+    assert (lanes.files(), len(lanes.dues()), lanes.oldest_began()) == ({"users.json"}, 1, 5.0)
     assert lanes.heals
     assert not lanes.quick_is_free
     gate.set()

@@ -28,6 +28,7 @@ SERIES = {
     "check_failures_total": {"kind"},
     "heals_total": {"action", "result"},
     "quarantined_total": set(),
+    "oldest_pending_timestamp_seconds": set(),
     "pending_files": set(),
     "watcher_up": set(),
     "watch_events_total": {"kind"},

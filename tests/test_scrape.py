@@ -12,7 +12,7 @@ from agent.scrape import Scrape
 class Page:
     def __init__(self, bench: Bench) -> None:
         self.metrics, self.pending = Metrics("1"), set[str]()
-        self.scrape = Scrape(bench.ws, self.metrics, lambda: len(self.pending), self.pending.__contains__)
+        self.scrape = Scrape(bench.ws, self.metrics, lambda: (len(self.pending), 7.0), self.pending.__contains__)
 
     def value(self, name: str, **labels: str) -> float | None:
         families = text_string_to_metric_families(self.metrics.expose()[1].decode())
@@ -69,3 +69,12 @@ def test_counts_are_those_of_the_catalog(bench: Bench) -> None:
     assert page.value("watch_overflows_total") == 3
     assert page.value("watch_overflows_total") == 3
     assert (page.value("disk_free_bytes", dir="backup") or 0) > 0
+
+
+def test_since_when_the_first_change_waits_is_told_as_a_time(bench: Bench) -> None:
+    page = Page(bench)
+    assert page.value("oldest_pending_timestamp_seconds") == 0
+
+    page.pending.add(USERS)
+
+    assert page.value("oldest_pending_timestamp_seconds") == pytest.approx(bench.clock.utc().timestamp() - 7, abs=0.01)

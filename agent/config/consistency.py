@@ -115,7 +115,7 @@ def _files(config: Config) -> Iterator[Finding]:
         rel = normal(path)
         if rel in first:
             yield Finding((key, first[rel]), f"`{path}` has a rule already", "make one rule of the two")
-        elif not is_glob(path) and is_reserved(rel, config.own_folders):
+        elif not is_glob(path) and is_reserved(rel, tuple(f"{folder}/" for folder in config.own_folders)):
             yield Finding((key,), f"`{path}` is one of the agent's own files", "name a file of the bot")
         first.setdefault(rel, key)
 

@@ -70,9 +70,9 @@ def _translate_part(part: str) -> str:
     return first + "".join(f"(?>[^/]*?{run})" for run in middle) + f"[^/]*{last}"
 
 
-def is_reserved(rel: str, folders: Iterable[str]) -> bool:
-    """Say whether `rel` is one of our own temporary files, or lies in one of our own `folders`."""
-    return is_temp_name(rel) or any(rel.startswith(f"{folder}/") for folder in folders)
+def is_reserved(rel: str, folders: tuple[str, ...]) -> bool:
+    """Say whether `rel` is one of our own temporary files, or lies in one of our own `folders` (a slash ends each)."""
+    return rel.startswith(folders) or is_temp_name(rel)
 
 
 class Selection:
@@ -97,7 +97,7 @@ class Selection:
         self._excluded = compile_globs(exclude, whole_folders=True).fullmatch
         # `logs/**` does not match the folder `logs`, and yet there is nothing to be found in it.
         self._emptied = compile_globs([e.removesuffix("/**") for e in exclude], whole_folders=True).fullmatch
-        self._reserved = tuple(reserved)
+        self._reserved = tuple(f"{folder}/" for folder in reserved)
 
     def is_data_file(self, rel: str) -> bool:
         """Say whether the file at `rel` is looked after."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Grade(StrEnum):
@@ -54,9 +55,11 @@ class Format(StrEnum):
     JSON = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What `stat` says of one state of a file; equal signatures mean nothing happened in between."""
+class Signature(NamedTuple):
+    """What `stat` says of one state of a file; equal signatures mean nothing happened in between.
+
+    A tuple, because a rescan makes one for every file there is.
+    """
 
     inode: int
     size_bytes: int

@@ -206,8 +206,7 @@ def _whole_milliseconds(moment: datetime) -> datetime:
 
 def is_temp_name(name: str) -> bool:
     """Tell whether the last part of `name` is one of this program's staging files; the bot's own never are."""
-    base = name.rpartition("/")[2]
-    return base.startswith(TEMP_PREFIX) and base.endswith(TEMP_SUFFIX)
+    return name.endswith(TEMP_SUFFIX) and name.rpartition("/")[2].startswith(TEMP_PREFIX)
 
 
 _JOINERS = "\u200c\u200d"  # invisible, but emoji and Persian words are made with them

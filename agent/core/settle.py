@@ -51,6 +51,13 @@ class Settler:
     def __contains__(self, rel: object) -> bool:
         return rel in self._waiting
 
+    def oldest_at(self) -> float | None:
+        """Return when the first event of the longest-waiting file was; None while nothing waits.
+
+        Another thread may ask.
+        """
+        return min((waiting.first_at for waiting in tuple(self._waiting.values())), default=None)
+
     def note(self, rel: str, now: float) -> None:
         """Take notice of an event: `rel` changed `now`."""
         waiting = self._waiting.get(rel)

@@ -11,7 +11,7 @@ from datetime import datetime
 from agent.core.errors import FormatVersionError
 from agent.core.model import FileState, Grade, Signature, Snapshot
 from agent.disk.atomic import rename_over
-from agent.disk.rows import file_row, file_state, grade_and_signature, grade_count, path, snapshot, snapshot_row
+from agent.disk.rows import file_row, file_state, grade_count, path, path_grade_signature, snapshot, snapshot_row
 from agent.disk.staging import open_root
 from agent.disk.wal_index import hold_room, require_room
 
@@ -168,10 +168,18 @@ class Catalog:
             yield states
             last = states[-1].rel
 
-    def signature(self, rel: str) -> tuple[Grade, Signature | None] | None:
-        """Return grade and signature of the last state looked at: all that a rescan needs."""
-        rows = self._read("SELECT grade, inode, size, mtime_ns, ctime_ns FROM files WHERE rel=?", (os.fsencode(rel),))
-        return grade_and_signature(rows[0]) if rows else None
+    def signatures(self, page: int = 5000) -> Iterator[tuple[str, Grade, Signature | None]]:
+        """Yield path, grade and signature of every file, a page at a time: all that a rescan needs."""
+        sql = "SELECT rel, grade, inode, size, mtime_ns, ctime_ns FROM files WHERE rel > ? ORDER BY rel LIMIT ?"
+        last = b""
+        while rows := self._read(sql, (last, page)):
+            yield from map(path_grade_signature, rows)
+            last = rows[-1][0]
+
+    def not_good(self) -> list[str]:
+        """Return the files whose last state was anything but good."""
+        rows = self._read("SELECT rel FROM files WHERE grade <> ? ORDER BY rel", (Grade.GOOD.value,))
+        return [path(row[0]) for row in rows]
 
     def save_files(self, states: Iterable[FileState]) -> None:
         marks = ",".join("?" * 22)

@@ -6,6 +6,7 @@ complement because SQLite's integers have a sign and the kernel's do not.
 
 import functools
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,8 @@ from agent.disk.beneath import split_rel
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _INODES = 1 << 64
+_GRADES = {grade.value: grade for grade in Grade}
+_may_climb = re.compile(rb"\0|//|/\.|\A[./]|/\Z").search  # what `split_rel` refuses, and a little more
 
 Row = Sequence[Any]  # whatever SQLite holds: it does not keep to the types of its columns
 _T = TypeVar("_T")
@@ -29,7 +32,7 @@ def _suspicious(read: Callable[[Row], _T]) -> Callable[[Row], _T]:
     def checked(row: Row) -> _T:
         try:
             return read(row)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, LookupError, OverflowError) as error:
             raise sqlite3.DatabaseError(f"the catalog holds a row that is none of ours: {error}") from error
 
     return checked
@@ -101,9 +104,12 @@ def path(value: object) -> str:
 
 
 @_suspicious
-def grade_and_signature(row: Row) -> tuple[Grade, Signature | None]:
-    """Read a row of a grade and the four columns of a signature."""
-    return Grade(row[0]), _signature(row[1:5])
+def path_grade_signature(row: Row) -> tuple[str, Grade, Signature | None]:
+    """Read a row of a path, a grade and the four columns of a signature.  A start reads one for every file."""
+    rel, grade, inode, size, mtime_ns, ctime_ns = row
+    if type(inode) is type(size) is type(mtime_ns) is type(ctime_ns) is int:
+        return _path(rel), _GRADES[grade], Signature(inode % _INODES, size, mtime_ns, ctime_ns)
+    return _path(rel), _GRADES[grade], _signature(row[2:6])
 
 
 @_suspicious
@@ -153,5 +159,6 @@ def _path(value: object) -> str:
     if not isinstance(value, bytes) or not value:
         raise TypeError("no path in the place of a path")
     path = os.fsdecode(value)
-    split_rel(path)
+    if _may_climb(value):
+        split_rel(path)
     return path

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from agent.core.model import Signature
 from agent.disk.beneath import open_folder
@@ -30,8 +31,7 @@ class SkipReason(StrEnum):
     TOO_DEEP = "too_deep"  # likewise
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A data file that is there."""
 
     rel: str

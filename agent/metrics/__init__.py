@@ -119,6 +119,10 @@ class Metrics:
         self.captures = self._counter_by("backup_agent_captures_total", "Captures.", "result", CaptureResult)
         self.capture_mode = self._gauge_by("backup_agent_capture_mode", "Folders in this mode.", "mode", CaptureMode)
         self.leases_broken = self._counter("backup_agent_leases_broken_total", "Leases let go because a writer waited.")
+        self.oldest_pending = self._gauge(
+            "backup_agent_oldest_pending_timestamp_seconds",
+            "When the longest-waiting change not captured yet was noticed; 0: none waits.",
+        )
         self.pending_files = self._gauge("backup_agent_pending_files", "Changed data files not captured yet.")
         self.files_skipped = self._counter_by(
             "backup_agent_files_skipped_total", "Matched files left unprotected.", "reason", Skip

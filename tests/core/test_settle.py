@@ -219,3 +219,13 @@ class SettlerAgainstItsDefinition(RuleBasedStateMachine):
 
 
 TestSettlerAgainstItsDefinition = SettlerAgainstItsDefinition.TestCase
+
+
+def test_longest_waiting_file_is_known_by_its_first_event() -> None:
+    files = Settler(2.0, 30.0)
+    assert files.oldest_at() is None
+    files.note("a", 100.0)
+    files.note("b", 101.0)
+    files.note("a", 105.0)
+
+    assert files.oldest_at() == 100.0

@@ -49,7 +49,9 @@ def test_state_comes_back_whole(catalog: Catalog) -> None:
 
     assert catalog.file(REL) == full_state()
     assert catalog.file("bare.json") == bare
-    assert catalog.signature(REL) == (Grade.SUSPECT, full_state().signature)
+    signatures = [("bare.json", Grade.MISSING, None), (REL, Grade.SUSPECT, full_state().signature)]
+    assert list(catalog.signatures(page=1)) == signatures
+    assert catalog.not_good() == ["bare.json", REL]
     assert catalog.files() == [bare, full_state()]
     assert catalog.count_files() == {Grade.SUSPECT: 1, Grade.MISSING: 1}
     assert catalog.count_given_up() == 1
@@ -307,7 +309,7 @@ def test_value_of_the_wrong_kind_in_a_state_is_a_damaged_catalog_or_harmless(
     except sqlite3.IntegrityError:
         return  # the schema forbids it
 
-    for ask in (lambda: catalog.file(REL), catalog.files, lambda: catalog.signature(REL), catalog.count_files):
+    for ask in (lambda: catalog.file(REL), catalog.files, lambda: list(catalog.signatures()), catalog.count_files):
         assert not isinstance(told_or_damaged(ask), sqlite3.OperationalError)
 
 
