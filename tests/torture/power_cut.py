@@ -35,6 +35,7 @@ from scene import Scene
 from service_operations import FLUSH, RELOAD, SERVICES, serve
 from subject import MODES, Operation, Place, changed, document
 from upkeep_operations import JOURNAL, PIN, UPKEEP, is_short, long_journal
+from walk import named
 
 FLUSHES_MAX = 400
 
@@ -257,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"skip {fs}: {reason}")
             continue
         for kind in [kind for kind in cuts_of(fs) if args.cut in (kind, "all")]:
-            for operation in [o for o in OPERATIONS.values() if args.k in o.name]:
+            for operation in named(args.k, list(OPERATIONS.values())):
                 if time.monotonic() < deadline:
                     tally = walk(fs, kind, operation, share=args.share, seed=args.seed, deadline=deadline)
                     tell(f"{fs}, {kind}, {operation.name}, {tally.flushes} flushes", tally)

@@ -161,7 +161,7 @@ def walk_from_command_line(
     options = parser.parse_args(arguments)
     began = time.monotonic()
     deadline = began + options.minutes * 60
-    chosen = [operation for operation in ALL if options.k in operation.name]
+    chosen = named(options.k, ALL)
     if options.share and chosen:
         chosen = random.Random(options.seed).sample(chosen, min(options.share, len(chosen)))
     if not chosen:
@@ -174,6 +174,11 @@ def walk_from_command_line(
         f"(seed {options.seed}): {len(total.found)} violations, {time.monotonic() - began:.0f} s"
     )
     return 1 if total.found else 2 if total.cut_short else 0
+
+
+def named(word: str, operations: Sequence[Operation]) -> list[Operation]:
+    """Return the operation of this name, or else those whose name holds the word."""
+    return [o for o in operations if o.name == word] or [o for o in operations if word in o.name]
 
 
 def _piece(text: str) -> tuple[int, int]:
