@@ -115,7 +115,7 @@ class Healer:
         )  # fmt: skip
         if not done.done:
             return replace(how, ending=Ending.RACED)
-        how = replace(how, ending=Ending.HEALED, state=self._note(look, cure, decision, at_gate))
+        how = replace(how, ending=Ending.HEALED, state=self._note(look, cure, decision, at_gate), error=cures.failure)
         try:
             if cure.patch and done.kept_as is not None:
                 self._ws.store.attach_patch(done.kept_as, cure.patch)

@@ -40,7 +40,10 @@ def _told(o: Outcome) -> str:  # noqa: PLR0911  (a table of endings, one row eac
         case Ending.HEALED if o.action is HealAction.REPAIR:
             return f"was {o.grade} and is repaired: {o.detail}"
         case Ending.HEALED:
-            return f"was {o.grade} and is restored from {display(o.snapshot.name) if o.snapshot else 'a snapshot'}"
+            newer = f", because a newer one could not be read: {o.error}" if o.error else ""
+            return (
+                f"was {o.grade} and is restored from {display(o.snapshot.name) if o.snapshot else 'a snapshot'}{newer}"
+            )
         case Ending.HELD:
             return f"looks wrong{problems}; nothing was restored, all good snapshots are held"
         case Ending.HEAL_FAILED:

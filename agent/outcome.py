@@ -62,6 +62,6 @@ class Outcome:
     lease_broken: bool = False
     swap_undone: bool = False
     detail: str = ""
-    error: Exception | None = None
+    error: Exception | None = None  # of a heal: why a newer snapshot could not be read, and was passed over
     state: FileState | None = None
     duration_s: float = 0.0  # of a heal; of a publish, from due to durable

@@ -227,9 +227,13 @@ class Recorder:
         self._metrics.heal_duration.observe(o.duration_s)
         name = o.snapshot.name if o.snapshot else None
         event = "source_restored" if o.action is HealAction.RESTORE else "source_repaired"
+        passed_over = {}
+        if o.error is not None:
+            self._metrics.io_errors.inc(Operation.RESTORE)
+            passed_over = {"newer_unreadable": _error(o.error)}
         self._log.warning(
             event, file=o.rel, grade=str(o.grade), snapshot=name, quarantined=o.quarantined, detail=o.detail or None,
-            attempt=o.attempt, problems=_shown(o.problems), duration_s=round(o.duration_s, 3),
+            attempt=o.attempt, problems=_shown(o.problems), duration_s=round(o.duration_s, 3), **passed_over,
         )  # fmt: skip
         self._alert(o)
 

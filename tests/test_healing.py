@@ -8,7 +8,9 @@ from bench import DAMAGE, USERS, Bench, document
 
 import agent.look as look_module
 from agent.core.decide import LeftWhy
-from agent.core.model import CheckResult, CheckSpec, Grade
+from agent.core.model import CheckResult, CheckSpec, Grade, Snapshot
+from agent.disk.staging import StagedFile
+from agent.disk.store import Store
 from agent.outcome import Ending
 
 
@@ -150,6 +152,28 @@ def test_error_of_the_look_before_a_heal_is_told(tmp_path: Path, monkeypatch: py
 
     assert (outcome.ending, str(outcome.error)) == (Ending.UNREADABLE, "[Errno 5] no answer")
     assert bench.healer.heal([USERS], at_gate=True)[0].ending is Ending.HEALED
+
+
+def test_newer_snapshot_that_could_not_be_read_is_told_with_the_heal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older state stands in the file then, and nobody would know why."""
+    bench = Bench(tmp_path)
+    older = bench.protect(document(1))
+    newer = bench.protect(document(2))
+    bench.damage()
+    copy_into = type(bench.ws.store).copy_into
+
+    def unreadable(store: Store, snapshot: Snapshot, staged: StagedFile) -> bool:
+        if snapshot.name == newer.name:
+            raise OSError(errno.EIO, "no answer")
+        return copy_into(store, snapshot, staged)
+
+    monkeypatch.setattr(type(bench.ws.store), "copy_into", unreadable)
+    [outcome] = bench.healer.heal([USERS], at_gate=True)
+
+    assert (outcome.ending, outcome.snapshot) == (Ending.HEALED, older)
+    assert str(outcome.error) == "[Errno 5] no answer"
 
 
 def test_damage_that_was_judged_is_not_judged_anew_for_its_heal_and_other_bytes_are(

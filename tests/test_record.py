@@ -149,6 +149,18 @@ def test_hindrance_of_the_rescan_is_counted_each_time_and_told_once(book: Book) 
     assert book.total("io_errors_total", operation="rescan") == 3
 
 
+def test_snapshot_that_a_heal_passed_over_because_of_an_error_is_told_and_counted(book: Book) -> None:
+    error = OSError(5, "Input/output error")
+    outcome = Outcome(
+        REL, Ending.HEALED, grade=Grade.CORRUPT, action=HealAction.RESTORE, snapshot=SNAPSHOT, error=error
+    )
+
+    book.recorder.record(outcome)
+
+    assert book.lines()[0]["newer_unreadable"] == "EIO (Input/output error)"
+    assert book.total("io_errors_total", operation="restore") == 1
+
+
 def test_vanished_snapshots_are_counted_and_blamed(book: Book) -> None:
     with announcing(book) as announce:
         announce.recovered(Recovered(vanished=[SNAPSHOT]), None)

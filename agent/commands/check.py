@@ -218,7 +218,8 @@ def _healed(outcome: Outcome) -> str:
     if outcome.action is HealAction.REPAIR:
         return f"was {outcome.grade}, repaired: {outcome.detail}{kept}"
     source = display(outcome.snapshot.name) if outcome.snapshot else "a snapshot"
-    return f"was {outcome.grade}, restored from {source}{kept}"
+    newer = f"; a newer snapshot could not be read: {outcome.error}" if outcome.error else ""
+    return f"was {outcome.grade}, restored from {source}{newer}{kept}"
 
 
 def _state(outcome: Outcome) -> str:

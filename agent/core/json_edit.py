@@ -14,12 +14,13 @@ from agent.core.json_text import first_token
 
 Path = tuple[str | int, ...]  # the keys and indexes that lead from the root to a value
 
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# An atomic group in each possessive one: see json_text.
+_STRING = rb'"[^"\\]*+(?:(?>\\.[^"\\]*+))*+"'
 _FLAT = rb"[^\"\[\]{}]++|" + _STRING
 _string = re.compile(_STRING, re.DOTALL).match
 _bare_word = re.compile(rb"[^ \t\n\r,\]}]++").match
 # Inside a container: up to its end, or into a container in it that holds another one.
-_stretch = re.compile(rb"(?:" + _FLAT + rb"|[\[{](?:" + _FLAT + rb")*+[\]}])*+", re.DOTALL).match
+_stretch = re.compile(rb"(?:(?>" + _FLAT + rb"|[\[{](?:(?>" + _FLAT + rb"))*+[\]}]))*+", re.DOTALL).match
 _lone_surrogate = re.compile("[\ud800-\udfff]")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _LOOK_DEPTH = 8

@@ -25,8 +25,8 @@ _UNEXPECTED = {"additionalProperties", "unevaluatedProperties", "propertyNames",
 _ABOUT_ONE_VALUE = {"type", "required"} | _UNEXPECTED
 _LAST = {"unevaluatedProperties", "unevaluatedItems"}  # whatever else is wrong leaves members unevaluated
 _COERCIBLE = {"type", "enum", "const", "anyOf", "oneOf"}
-_number = re.compile(rb"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+").fullmatch
-_decimal = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+").fullmatch
+_number = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?>(\.[0-9]++))?+(?:(?>[eE][+-]?[0-9]++))?+").fullmatch
+_decimal = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:(?>\.[0-9]++))?+").fullmatch
 _whole = re.compile(rb"(-?(?:0|[1-9][0-9]*+))\.0++").fullmatch
 _NUMBER_MAX = 400  # characters; beyond, some readers give up
 
