@@ -31,7 +31,7 @@ def edit_live(ws: Workspace, pipeline: Pipeline, rel: str, edit: Edit, displaced
 
     The endings: HEALED; UNCHANGED, `edit` changed nothing; RACED, BUSY or CHANGED, try again; LEFT (with an
     `EditRefusedError`), SKIPPED, UNREADABLE or HEAL_FAILED, the live file is as it was.  Once edited, the new state is
-    looked at like any change.  `displaced` gets the inode to keep an eye on.
+    looked at like any change; the error says why it got no snapshot.  `displaced` gets the inode to keep an eye on.
 
     Raises:
         EditRefusedError: `edit` raised it.
@@ -43,7 +43,7 @@ def edit_live(ws: Workspace, pipeline: Pipeline, rel: str, edit: Edit, displaced
         done = _swapped(ws, root_fd, look, edit, displaced)
     if done.ending is Ending.HEALED:
         seen = pipeline.run([due], Reason.MANUAL)[0]
-        return replace(done, state=seen.state, snapshot=seen.snapshot)
+        return replace(done, state=seen.state, snapshot=seen.snapshot, error=seen.error)
     return done
 
 

@@ -50,7 +50,8 @@ def restore_chosen(ws: Workspace, pipeline: Pipeline, rel: str, chosen: Chosen, 
 
     The endings: HEALED; UNCHANGED, the bytes were there already; RACED, BUSY or CHANGED, try again; SKIPPED, UNREADABLE
     or HEAL_FAILED, the live file is as it was.  A chosen good state is the newest good one afterwards, so that
-    nothing it lacks makes it suspect.  `displaced` gets the inode to keep an eye on.
+    nothing it lacks makes it suspect; where that failed, the error says why.  `displaced` gets the inode to keep an
+    eye on.
 
     Raises: as `Pipeline.run`.
     """
@@ -63,7 +64,8 @@ def restore_chosen(ws: Workspace, pipeline: Pipeline, rel: str, chosen: Chosen, 
             return replace(look.outcome, grade=look.outcome.grade or Grade.UNREADABLE)
         seen = Outcome(rel, Ending.UNCHANGED, grade=was, snapshot=chosen.snapshot, action=HealAction.RESTORE)
         if caught is not None and caught.digest == chosen.snapshot.digest:
-            return replace(seen, state=_stand(ws, look, chosen))
+            state, unkept = _stand(ws, look, chosen)
+            return replace(seen, state=state, error=unkept)
         judged = Judged(caught, was) if caught is not None else None
         try:
             done = put_back(
@@ -75,7 +77,8 @@ def restore_chosen(ws: Workspace, pipeline: Pipeline, rel: str, chosen: Chosen, 
             displaced.append(done.displaced)
         if not done.done:
             return replace(seen, ending=Ending.RACED, swap_undone=done.undone, quarantined=done.kept_as)
-        return replace(seen, ending=Ending.HEALED, quarantined=done.kept_as, state=_stand(ws, look, chosen))
+        state, unkept = _stand(ws, look, chosen)
+        return replace(seen, ending=Ending.HEALED, quarantined=done.kept_as, state=state, error=unkept)
 
 
 def accept_live(ws: Workspace, rel: str) -> Outcome:
@@ -137,8 +140,12 @@ def _good_state(ws: Workspace, look: Look, good: Snapshot) -> FileState:
     return state
 
 
-def _stand(ws: Workspace, look: Look, chosen: Chosen) -> FileState:
-    """The catalog knows of the chosen state; the signature stays open, so that the file is looked at."""
+def _stand(ws: Workspace, look: Look, chosen: Chosen) -> tuple[FileState, Exception | None]:
+    """The catalog knows of the chosen state; the signature stays open, so that the file is looked at.
+
+    Return it, and why the chosen state did not become the newest snapshot, if it did not.
+    """
+    error: Exception | None = None
     now, snapshot = ws.clock.utc(), chosen.snapshot
     past = ws.catalog.file(look.rel) or FileState(look.rel, snapshot.grade, now)
     ownership = look.capture.ownership if look.capture else past.ownership
@@ -150,11 +157,14 @@ def _stand(ws: Workspace, look: Look, chosen: Chosen) -> FileState:
         newest = ws.catalog.newest(look.rel, Grade.GOOD)
         if newest is None or newest.digest != snapshot.digest:
             again = _publish(ws, look.rel, chosen.plain, snapshot.digest, ownership, snapshot.shape)
-            newest = again if isinstance(again, Snapshot) else newest
+            if isinstance(again, Snapshot):
+                newest = again
+            else:
+                error = again.error
         last = newest.taken_at if newest else None
         state = replace(state, shape=snapshot.shape or past.shape, last_good_at=now, last_snapshot_at=last)
     ws.catalog.save_files([state])
-    return state
+    return state, error
 
 
 def _publish(

@@ -66,6 +66,12 @@ def tell_late(late: Sequence[Outcome]) -> None:
             print(f"error: {display(write.rel)}: a write meanwhile could not be kept: {write.error}", file=sys.stderr)
 
 
+def tell_unkept(outcome: Outcome) -> None:
+    """What was asked for is done, but the new state has no snapshot yet: why."""
+    if outcome.error is not None and outcome.ending in (Ending.HEALED, Ending.UNCHANGED):
+        note(f"{display(outcome.rel)}: no snapshot of it could be made: {outcome.error}; the next look tries again")
+
+
 def why_not(outcome: Outcome, done: str) -> str:
     """Return why a file was not `done`, such as "restored"."""
     if outcome.error is not None:

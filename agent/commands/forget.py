@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.bot import bot_stopped
+from agent.commands.by_hand import tell_unkept
 from agent.commands.names import resolve_file
 from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
 from agent.commands.states import LIVE, NoStateError, UnfitStateError, open_state
@@ -150,6 +151,7 @@ def _erase_live(session: Session, rel: str, erasing: _Erasing) -> None:
     session.healer.recheck_displaced()
     if outcome.ending not in (Ending.HEALED, Ending.UNCHANGED):
         raise _refusal(outcome)
+    tell_unkept(outcome)
 
 
 def _refusal(outcome: Outcome) -> AgentError:

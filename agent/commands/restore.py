@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from agent.commands.by_hand import Done, carry_out, tell_late, warn_of_memory
+from agent.commands.by_hand import Done, carry_out, tell_late, tell_unkept, warn_of_memory
 from agent.commands.moments import AT_HELP, parse_time
 from agent.commands.names import all_files, meant_by, resolve_file, resolve_snapshot
 from agent.commands.progress import with_progress
@@ -153,5 +153,6 @@ def _restore(session: Session, plan: Plan) -> Answer:
             )
         except OSError as error:
             outcome = Outcome(plan.rel, Ending.HEAL_FAILED, snapshot=chosen.snapshot, error=error)
+    tell_unkept(outcome)
     fate = {Ending.HEALED: Fate.RESTORED, Ending.UNCHANGED: Fate.UNCHANGED}.get(outcome.ending, Fate.FAILED)
     return Answer(plan, fate, outcome)

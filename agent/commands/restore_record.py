@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from agent.commands.by_hand import carry_out, warn_of_memory
+from agent.commands.by_hand import carry_out, tell_unkept, warn_of_memory
 from agent.commands.caller import note
 from agent.commands.moments import in_both_zones
 from agent.commands.session import Session
@@ -80,6 +80,7 @@ def restore_records(
     if outcome.ending not in (Ending.HEALED, Ending.UNCHANGED):
         raise _refusal(outcome)
     _tell(session, wish, outcome, at, as_json=args.json)
+    tell_unkept(outcome)
     for write in done.late:
         note(f"a write meanwhile is kept as {display(write.quarantined or '')}")
     if outcome.ending is Ending.HEALED:

@@ -6,6 +6,8 @@ import pytest
 from place import LATER, USERS, Place
 
 from agent import edit as live_edit
+from agent.disk.publish import Draft, Refused
+from agent.disk.store import Store
 
 WITHOUT_3 = {key: value for key, value in USERS.items() if key != "3"}
 
@@ -135,3 +137,25 @@ def test_a_record_comes_back_beside_a_daemon(place: Place) -> None:
 
         assert place.run("restore", "users.json", "--key", "3")[0] == 0
         assert place.read("users.json") == USERS
+
+
+@pytest.mark.parametrize("words", [("--key", "3"), ()])
+def test_restored_state_that_could_not_be_kept_as_a_snapshot_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    place.run("snapshot")
+    place.write("users.json", {**WITHOUT_3, "12": {"name": "a later one"}})
+    place.run("snapshot")
+    refused = Store.publish
+
+    def full(store: Store, drafts: list[Draft], *rest: Any) -> list[Any]:
+        if json.loads((place.data / "users.json").read_bytes()).get("3") is None:
+            return refused(store, drafts, *rest)
+        return [Refused(draft, OSError(28, "No space left on device")) for draft in drafts]
+
+    monkeypatch.setattr(Store, "publish", full)
+    snapshot = () if words else ("--snapshot", place.snapshots()[-1]["name"])
+    code, _, err = place.run("restore", "users.json", *words, *snapshot)
+
+    assert (code, place.read("users.json")["3"]) == (0, USERS["3"])
+    assert "no snapshot of it could be made: [Errno 28] No space left on device" in err

@@ -121,6 +121,7 @@ RESTORE = Operation(
     lambda place: _restored(place, mended=False),
     lambda place: _restored(place, mended=True),
     lambda place: (place.data / USERS).read_bytes() == document(1) and all_kept(place, USERS),
+    asked=lambda place: (place.data / USERS).read_bytes() == document(1),
     from_mark=True,
 )
 

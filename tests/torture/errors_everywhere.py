@@ -73,10 +73,14 @@ def _end(scene: Scene, blow: Blow, ended: Ended) -> list[str]:
         found.append(f"a traceback: {said[-600:]}")
     if done or ended.struck is None:
         return found
-    if ended.code == 0 and not scene.operation.is_service:
+    if (
+        ended.code == 0
+        and not scene.operation.is_service
+        and not (scene.operation.asked or (lambda _: done))(scene.place)
+    ):
         found.append(f"silent: not done, and ended with 0: {said[-300:]}")
     if blow.code and os.strerror(blow.code) not in said and not any(text in said for text in _IN_SQLITE):
-        found.append(f"does not say what failed: {said[-400:]}")
+        found.append(f"does not say what failed, and ended with {ended.code}: {said[-400:]}")
     if not any(name in said for name in (".json", "data", "agent.yaml", "catalog", ".lock", ".: ")):
         found.append(f"does not say where it failed: {said[-300:]}")
     if scene.operation.is_service and _loud(said) and not _trouble(scene):

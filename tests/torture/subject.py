@@ -98,6 +98,7 @@ class Operation:
     fault: Callable[[Place], Expected]
     mended: Callable[[Place], Expected]
     done: Callable[[Place], bool]
+    asked: Callable[[Place], bool] | None = None  # what exit code 0 stands for; `done` if None
     from_mark: bool = False
     is_service: bool = False
     restarts: frozenset[int] = frozenset({0})

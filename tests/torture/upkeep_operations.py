@@ -109,13 +109,18 @@ def _record_is_back(place: Place) -> Expected:
     return expect(place, {USERS: (lost, back)}, {USERS: [one, lost, back]}, without_record(2))
 
 
+def _has_record(place: Place) -> bool:
+    return RECORD in json.loads((place.data / USERS).read_bytes())
+
+
 RESTORE_RECORD = Operation(
     "one record restored",
     _record_lost,
     lambda place: place.agent("restore", str(place.data / USERS), "--key", RECORD),
     _record_is_back,
     _record_is_back,
-    lambda place: RECORD in json.loads((place.data / USERS).read_bytes()) and all_kept(place, USERS),
+    lambda place: _has_record(place) and all_kept(place, USERS),
+    asked=_has_record,
 )
 
 
