@@ -4,7 +4,7 @@ import argparse
 
 from agent.commands.names import known_files, resolve_files
 from agent.commands.session import add_verb, open_session
-from agent.commands.wording import print_json, say
+from agent.commands.wording import print_json, say, why
 from agent.core.errors import AgentError
 from agent.core.model import Grade
 from agent.core.naming import display
@@ -68,7 +68,11 @@ def _refusal(outcome: Outcome) -> NotAcceptedError:
         )
     if outcome.ending in (Ending.BUSY, Ending.CHANGED):
         return NotAcceptedError(f"{name} is being written", hint="try again in a moment")
-    reason = outcome.error or "; ".join(map(str, outcome.problems)) or outcome.detail.replace("_", " ")
+    reason = (
+        (why(outcome.error) if outcome.error else "")
+        or "; ".join(map(str, outcome.problems))
+        or outcome.detail.replace("_", " ")
+    )
     return NotAcceptedError(
         f"{name} cannot be accepted: {reason}", hint="nothing was changed; try again when it is read"
     )

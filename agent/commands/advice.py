@@ -4,7 +4,7 @@ from agent.commands.caller import pasteable
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade
 from agent.core.paste import shell_word
-from agent.outcome import Outcome
+from agent.outcome import Ending, Outcome
 
 _BY_REASON = {
     LeftWhy.NEVER_GOOD: "no good state of it was ever seen: try `backup-agent repair {name}`, else mend it by hand",
@@ -23,7 +23,8 @@ _BY_GRADE = {
 def next_step(outcome: Outcome) -> str:
     """Return the one next step, with commands that can be pasted; empty where there is none."""
     never_there = outcome.grade is Grade.MISSING and outcome.left_why is LeftWhy.NEVER_GOOD
-    step = _BY_GRADE.get(outcome.grade, "") if outcome.grade else ""
+    grade = Grade.UNREADABLE if outcome.ending is Ending.UNREADABLE else outcome.grade
+    step = _BY_GRADE.get(grade, "") if grade else ""
     if outcome.left_why in _BY_REASON and not never_there:
         step = _BY_REASON[outcome.left_why]
     return pasteable(step.format(name=shell_word(outcome.rel)))

@@ -9,8 +9,7 @@ from agent.bot import BotCommandError, bot_stopped
 from agent.commands.caller import note
 from agent.commands.progress import with_progress
 from agent.commands.session import Session
-from agent.commands.wording import say
-from agent.core.errors import NoRestorePointError
+from agent.commands.wording import say, why
 from agent.core.naming import display
 from agent.outcome import Ending, Outcome
 
@@ -63,7 +62,8 @@ def tell_late(late: Sequence[Outcome]) -> None:
         if write.quarantined:
             say(f"{display(write.rel)}: was written to meanwhile; that state is kept as {display(write.quarantined)}")
         else:
-            print(f"error: {display(write.rel)}: a write meanwhile could not be kept: {write.error}", file=sys.stderr)
+            reason = why(write.error) if write.error else write.ending
+            print(f"error: {display(write.rel)}: a write meanwhile could not be kept: {reason}", file=sys.stderr)
 
 
 def tell_unkept(outcome: Outcome) -> None:
@@ -74,8 +74,10 @@ def tell_unkept(outcome: Outcome) -> None:
 
 def why_not(outcome: Outcome, done: str) -> str:
     """Return why a file was not `done`, such as "restored"."""
+    if isinstance(outcome.error, PermissionError):
+        return f"not {done}: {why(outcome.error)}; run it as the bot's user, who owns the file and its folder"
     if outcome.error is not None:
-        return str(outcome.error) if isinstance(outcome.error, NoRestorePointError) else f"not {done}: {outcome.error}"
+        return f"not {done}: {why(outcome.error)}"
     if outcome.ending is Ending.SKIPPED:
         return f"not {done}: no data file ({outcome.detail.replace('_', ' ')})"
     return f"not {done}: {_BEING_WRITTEN.get(outcome.ending, outcome.ending)}"

@@ -9,7 +9,7 @@ from agent.commands.advice import next_step
 from agent.commands.names import hidden, known_files, resolve_files
 from agent.commands.progress import Progress, with_progress
 from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
-from agent.commands.wording import counted, print_json, problems_as_json, say
+from agent.commands.wording import counted, print_json, problems_as_json, say, why
 from agent.core.decide import Wait
 from agent.core.model import Grade, HealAction, Problem, Reason
 from agent.core.naming import display
@@ -237,7 +237,7 @@ def _state(outcome: Outcome) -> str:
 
 def _reasons(outcome: Outcome) -> list[str]:
     if outcome.error is not None:
-        return [str(outcome.error)]
+        return [why(outcome.error)]
     return [str(problem) for problem in outcome.problems]
 
 
@@ -260,7 +260,7 @@ def _outcome_as_json(outcome: Outcome) -> dict[str, object]:
         "outcome": outcome.ending.value,
         "why": outcome.left_why.value if outcome.left_why else None,
         "problems": problems_as_json(problems),
-        "error": str(outcome.error) if outcome.error else None,
+        "error": why(outcome.error) if outcome.error else None,
         "action": outcome.action.value if outcome.action else None,
         "snapshot": outcome.snapshot.name if outcome.snapshot else None,
         "kept_as": outcome.quarantined,

@@ -11,7 +11,7 @@ from agent.commands.caller import note
 from agent.commands.moments import in_both_zones
 from agent.commands.session import Session
 from agent.commands.states import LIVE, NoStateError, UnfitStateError, open_snapshot, open_state
-from agent.commands.wording import advise, described, iso_time, print_json, say
+from agent.commands.wording import advise, described, iso_time, print_json, say, why
 from agent.core.difference import shown
 from agent.core.errors import AgentError
 from agent.core.json_edit import AmbiguousKeyError, JsonText, Path
@@ -138,8 +138,8 @@ def _refusal(outcome: Outcome) -> AgentError:
     name = display(outcome.rel)
     if outcome.ending in (Ending.RACED, Ending.BUSY, Ending.CHANGED):
         return EditRefusedError(f"{name} is being written all the time", hint="stop the bot and try again")
-    why = outcome.error or outcome.detail.replace("_", " ") or outcome.ending
-    return EditRefusedError(f"{name} was not changed: {why}", hint="try again when it can be read and written")
+    reason = (why(outcome.error) if outcome.error else outcome.detail.replace("_", " ")) or outcome.ending
+    return EditRefusedError(f"{name} was not changed: {reason}", hint="try again when it can be read and written")
 
 
 def _tell(session: Session, wish: _Wish, outcome: Outcome, at: datetime | None, *, as_json: bool) -> None:

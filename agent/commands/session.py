@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import sleep
 
-from agent.commands.caller import add_config_options, read_config
+from agent.commands.caller import add_config_options, note, read_config
+from agent.commands.wording import user_name
 from agent.config import Config
 from agent.core.errors import AgentError, LockHeldError, UsageError
 from agent.core.naming import display
@@ -86,6 +87,7 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
     lease.ignore_break_signal()
     try:
         _require_folder(config.data_dir)
+        _refuse_mixed_owners(config)
         ws = Workspace.open(config, SystemClock())
         try:
             alone = _if_alone(ws, lambda: recover(ws))
@@ -119,6 +121,28 @@ def _require_folder(data_dir: str) -> None:
         f"there is no data folder {display(data_dir)}",
         hint="name it with --data-dir DIR, or the config with --config FILE",
     )
+
+
+def _refuse_mixed_owners(config: Config) -> None:
+    """What root makes among the files of another user's agent, that agent could not read.
+
+    Raises:
+        UsageError: we are root, and the agent here is another user's.
+    """
+    if os.geteuid() != 0:
+        return
+    is_begun = os.path.isdir(config.state_dir)
+    owner = os.stat(config.state_dir if is_begun else config.data_dir).st_uid
+    if owner == 0:
+        return
+    owner_name = user_name(owner)
+    as_user = f"runuser -u {owner_name} -- backup-agent …"
+    if is_begun:
+        raise UsageError(
+            f"the snapshots in {display(config.backup_dir)} belong to {owner_name}, who cannot read what root adds",
+            hint=f"run this as that user: {as_user}",
+        )
+    note(f"the data belongs to {owner_name}, who will not be able to use snapshots that root makes: {as_user}")
 
 
 def _if_alone(ws: Workspace, act: Callable[[], object]) -> bool:

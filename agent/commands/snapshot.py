@@ -8,7 +8,7 @@ from agent.commands.advice import next_step
 from agent.commands.names import find_files, found_files, resolve_files
 from agent.commands.progress import Progress
 from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
-from agent.commands.wording import print_json, problems_as_json, say
+from agent.commands.wording import print_json, problems_as_json, say, why
 from agent.core.model import Grade, Reason, Snapshot
 from agent.core.naming import display
 from agent.core.settle import Due
@@ -116,11 +116,11 @@ def _told(outcome: Outcome, name: str) -> str:
         Ending.CHANGED: "no snapshot: it is being written",
         Ending.FORGOTTEN: "no snapshot: it is missing",
         Ending.SKIPPED: f"no snapshot: no data file ({outcome.detail.replace('_', ' ')})",
-        Ending.REFUSED: f"no snapshot: {outcome.error}",
+        Ending.REFUSED: f"no snapshot: {why(outcome.error) if outcome.error else outcome.grade}",
     }
     kept = f", the damaged bytes are kept as {display(outcome.quarantined)}" if outcome.quarantined else ""
-    reason = f": {outcome.error}" if outcome.error else kept
-    return told.get(outcome.ending, f"no snapshot: it is {outcome.grade}{reason}")
+    reason = f": {why(outcome.error)}" if outcome.error else kept
+    return told.get(outcome.ending, f"no snapshot: it is {outcome.grade or outcome.ending}{reason}")
 
 
 def _as_json(outcome: Outcome) -> dict[str, object]:
@@ -133,5 +133,5 @@ def _as_json(outcome: Outcome) -> dict[str, object]:
         "pinned": snapshot.pinned if snapshot else False,
         "kept_as": outcome.quarantined,
         "problems": problems_as_json(outcome.problems),
-        "error": str(outcome.error) if outcome.error else None,
+        "error": why(outcome.error) if outcome.error else None,
     }

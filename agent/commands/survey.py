@@ -1,14 +1,13 @@
 """What a data folder holds before any agent guards it; nothing is made or changed by looking."""
 
 import os
-import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.checks import check
 from agent.commands.progress import Progress
-from agent.commands.wording import counted, size
+from agent.commands.wording import counted, size, user_name
 from agent.config import Config
 from agent.core.model import CheckResult, Grade
 from agent.core.naming import display, parse_foreign, parse_name
@@ -59,7 +58,7 @@ def survey(config: Config) -> Survey:
     owner = os.stat(config.data_dir).st_uid
     found = Survey(
         config.data_dir,
-        _user(owner),
+        user_name(owner),
         owner == os.geteuid(),
         has_temp=os.path.isdir(config.temp_dir),
         is_guarded=os.path.isdir(config.state_dir),
@@ -125,13 +124,6 @@ def _count_copies(config: Config) -> int:
         return 0
     walk = walk_data_files(config.backup_dir, _is_copy, lambda _: False)
     return sum(isinstance(entry, Found) for entry in walk)
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def told(found: Survey) -> Iterator[str]:

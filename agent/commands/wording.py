@@ -1,6 +1,7 @@
 """How commands speak: times, ages, sizes and tables for people, JSON for programs."""
 
 import json
+import pwd
 import sys
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 
 from agent.commands.caller import pasteable
 from agent.core.model import Problem, Shape, Snapshot
+from agent.core.naming import display
 
 _DAY_S = 86400
 _SPANS = (
@@ -79,6 +81,23 @@ def described(snapshot: Snapshot, now: datetime, at: datetime | None = None) -> 
     if snapshot.shape is not None and snapshot.shape.records is not None:
         parts.append(counted(snapshot.shape.records, "record"))
     return ", ".join([*parts, str(snapshot.grade)])
+
+
+def why(error: Exception) -> str:
+    """Return what is wrong as a person says it; a path of our own making, as those in /proc, is left out."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    name = error.filename if isinstance(error.filename, str) else ""
+    where = f": {display(name)}" if name and not name.startswith("/proc/") else ""
+    return f"{error.strerror}{where}"
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or its number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> Iterator[str]:

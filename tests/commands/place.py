@@ -70,9 +70,11 @@ class Place:
     def daemon(self) -> Iterator[None]:
         """A real daemon guards the folder and has passed its gate."""
         words = [sys.executable, "-m", "agent.cli", "run", "--config", str(self.root / "agent.yaml")]
-        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        log = self.root / "daemon.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(words, stderr=stream)
         try:
-            self.wait(lambda: self.json("status")[1]["daemon_pid"] == process.pid)
+            self.wait(lambda: "service_started" in log.read_text())
             yield
         finally:
             process.terminate()

@@ -126,3 +126,29 @@ def test_what_is_no_count_is_told(place: Place, count: str) -> None:
         main(["diff", "users.json", "--limit", count])
 
     assert "is no count: write a number" in place.capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to give files away")
+def test_root_adds_nothing_among_the_snapshots_of_another_user(place: Place) -> None:
+    """That user's agent could not read it."""
+    place.run("snapshot")
+    for path in (place.data, *place.data.rglob("*")):
+        os.chown(path, 12345, 12345)
+    before = sorted(place.data.rglob("*"))
+
+    code, _, err = place.run("snapshot")
+
+    assert code == 2
+    assert "belong to #12345" in err
+    assert "runuser -u #12345 -- backup-agent" in err
+    assert sorted(place.data.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to give files away")
+def test_root_is_told_when_it_begins_to_guard_the_data_of_another_user(place: Place) -> None:
+    os.chown(place.data, 12345, 12345)
+
+    code, _, err = place.run("snapshot")
+
+    assert code == 0
+    assert "the data belongs to #12345" in err

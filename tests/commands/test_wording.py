@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.commands.wording import age, counted, iso_time, say, size, table
+from agent.commands.wording import age, counted, iso_time, say, size, table, why
 from agent.core.paste import shell_word
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -86,3 +86,16 @@ def test_no_terminal_is_too_poor_for_a_line(line: str) -> None:
     finally:
         sys.stdout = real
     assert poor.said.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/proc/self/fd/9"), "Permission denied"),
+        (PermissionError(13, "Permission denied", "users.json"), "Permission denied: users.json"),
+        (OSError("larger than watch.max_file_size"), "larger than watch.max_file_size"),
+        (ValueError("odd"), "odd"),
+    ],
+)
+def test_an_error_is_told_without_numbers_and_paths_of_our_own(error: Exception, said: str) -> None:
+    assert why(error) == said
