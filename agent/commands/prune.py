@@ -29,7 +29,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "`backup.packing`, --yes packs old snapshots, too.",
         example="examples:\n  backup-agent prune\n  backup-agent prune --file data/users.json\n"
         "  backup-agent prune --yes\n\n"
-        "exit codes: 0 the plan was shown, or done; 3 a file is being written and was left out, or a\n"
+        "exit codes: 0 the plan was shown, or done; 3 a file is being written or cannot be read, or a\n"
         "snapshot could not be packed",
     )
     parser.add_argument(
@@ -47,6 +47,7 @@ class _Plan:
     good: RetentionPlan
     aside: Sequence[Snapshot] = ()
     is_busy: bool = False
+    error: Exception | None = None  # why the file could not be looked at: its good snapshots are held
 
     @property
     def delete(self) -> list[Snapshot]:
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print(plans, named=bool(args.file), carried_out=args.yes)
             _print_packed(packed)
-    return 3 if any(plan.is_busy for plan in plans) or any(done.failures for done in packed) else 0
+    return 3 if any(plan.is_busy or plan.error for plan in plans) or any(done.failures for done in packed) else 0
 
 
 def _all_files(session: Session) -> list[str]:
@@ -79,7 +80,10 @@ def _plan(session: Session, rel: str, *, carry_out: bool) -> _Plan:
     with one_look(ws, rel, at_gate=False) as (_, look):
         if look.outcome is not None and look.outcome.ending in SOON:
             return _Plan(rel, plan_file(ws, rel, look.past, doubtful=True), is_busy=True)
-        plan = _Plan(rel, plan_file(ws, rel, look.past, doubtful=not _is_as_known(look)), plan_aside(ws, rel))
+        error = look.outcome.error if look.outcome is not None else None
+        plan = _Plan(
+            rel, plan_file(ws, rel, look.past, doubtful=not _is_as_known(look)), plan_aside(ws, rel), error=error
+        )
         if carry_out:
             delete(ws, plan.delete)
         return plan
@@ -106,6 +110,8 @@ def _print(plans: Sequence[_Plan], *, named: bool, carried_out: bool) -> None:
             say(f"{display(plan.rel)}: being written, left out; try again in a moment")
         elif plan.delete or named:
             _print_one(plan)
+        if plan.error is not None:
+            say(f"{display(plan.rel)}: cannot be looked at, so its good snapshots are held: {plan.error}")
     doomed = [snapshot for plan in plans for snapshot in plan.delete]
     kept = sum(len(plan.good.keep) for plan in plans)
     done = "deleted" if carried_out else "to delete"
@@ -151,6 +157,7 @@ def _as_json(plans: Sequence[_Plan], packed: Sequence[Packed], *, carried_out: b
             {
                 "file": plan.rel,
                 "busy": plan.is_busy,
+                "error": str(plan.error) if plan.error else None,
                 "keep": [{**snapshot_as_json(k.snapshot), "reasons": list(k.reasons)} for k in plan.good.keep],
                 "delete": [snapshot_as_json(snapshot) for snapshot in plan.delete],
             }

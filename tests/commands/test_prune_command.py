@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from place import USERS, Place
 
+from agent import look as look_module
+
 FEW = "backup: {retention: {keep_last: 1, keep_intervals: 0, keep_hourly: 0, keep_daily: 0}}"
 
 
@@ -116,3 +118,20 @@ def test_an_agent_that_runs_takes_no_pruned_snapshot_for_a_loss(place: Place) ->
         place.run("prune", "--yes")
 
     assert len(place.snapshots()) == 1
+
+
+def test_file_that_cannot_be_looked_at_is_told_and_its_snapshots_are_held(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(place, 3)
+    place.configure(FEW)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(look_module, "capture", refuse)
+    code, out, _ = place.run("prune", "--yes")
+
+    assert code == 3
+    assert "users.json: cannot be looked at, so its good snapshots are held: [Errno 5] Input/output error" in out
+    assert len(copies(place)) == 3

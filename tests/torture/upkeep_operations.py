@@ -52,14 +52,15 @@ def at_rest(place: Place) -> Expected:
     return expect(place, dict.fromkeys(MODES, (one,)), {rel: [one] for rel in MODES})
 
 
+def _pin(place: Place) -> int:
+    name = place.copies()[0].name
+    mark()
+    return place.agent("pin", name)
+
+
 PIN = Operation(
-    "pin",
-    protected,
-    lambda place: place.agent("pin", place.copies()[0].name),
-    at_rest,
-    at_rest,
-    lambda place: is_pinned(place.backups),
-)
+    "pin", protected, _pin, at_rest, at_rest, lambda place: is_pinned(place.backups), from_mark=True
+)  # fmt: skip
 
 
 def _four_states(place: Place) -> None:
@@ -149,6 +150,7 @@ FORGET_RECORD = Operation(
     _forgotten,
     _is_forgotten,
     deletes=True,  # what cannot be taken apart
+    restarts=frozenset({0, 4}),  # done again, it finds no record any more
 )
 
 
