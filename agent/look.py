@@ -164,7 +164,7 @@ class Looker:
         damages, spec = self._ws.damages, look.rule.check
         if (known := damages.get(look.rel)) is not None and known[:2] == (caught.digest, spec):
             return known[2]
-        result = check(caught.source, spec)
+        result = check(caught.source, spec, wants_warnings=False)
         damages.pop(look.rel, None)
         if result.grade in (Grade.CORRUPT, Grade.INVALID) and len(damages) < _DAMAGES_MAX:
             damages[look.rel] = (caught.digest, spec, result)

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
 
+from agent.checks import warnings_of
 from agent.core.decide import Heal, LeaveAlone, Publish, Unchanged, Wait
 from agent.core.errors import SpaceBudgetError
-from agent.core.model import Grade, Reason
+from agent.core.model import Grade, Problem, Reason
 from agent.core.naming import display, next_stamp
 from agent.core.settle import Due
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
@@ -187,7 +188,7 @@ class Pipeline:
         assert look.outcome is not None
         if look.published is None or look.state is None:
             return look.outcome
-        outcome = replace(look.outcome, duration_s=took_s)
+        outcome = replace(look.outcome, duration_s=took_s, warnings=_warnings(look))
         try:
             if look.published.grade is not Grade.GOOD:
                 bound_aside(self._ws, look.rel)
@@ -216,7 +217,6 @@ class Pipeline:
                 grade=grade,
                 snapshot=look.published,
                 problems=problems,
-                warnings=result.warnings if result else (),
                 rolled_back_to=decision.rolled_back_to,
             )
         elif isinstance(decision, Unchanged):
@@ -239,6 +239,14 @@ class Pipeline:
 
 def _is_bad(look: Look) -> bool:
     return look.result is not None and look.result.grade is not Grade.GOOD
+
+
+def _warnings(look: Look) -> tuple[Problem, ...]:
+    """What is worth knowing about a state that was published as good."""
+    if look.published is None or look.published.grade is not Grade.GOOD or look.capture is None or look.result is None:
+        return ()
+    content = look.capture.content
+    return warnings_of(content, look.rule.check) if isinstance(content, bytes) else look.result.warnings
 
 
 def _grade_to_keep(look: Look) -> Grade | None:

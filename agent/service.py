@@ -6,6 +6,7 @@ The only module that waits, and the one that takes signals.
 import os
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ _LOCK_AGAIN_S = 0.1
 _PROBE_LIMIT_S = 2.0
 _LOOK_LIMIT_S = 180.0  # no single look takes longer: a check in a child has a limit below it
 _COALESCE_S = 0.02  # the events of one write come together
+_SWITCH_S = 0.0005  # a thread that comes back from the disk waits no longer than this for one that computes
 _STUCK_S = 600.0  # a job that runs for this long is hung: the watchdog may act
 _OPENING = "opening"  # the back-off key of everything before the first round
 _FIXED_KEYS = ("data_dir", "backup_dir", "temp_dir", "state_dir")
@@ -79,6 +81,7 @@ class Service:
             AgentError: it cannot start; nothing was changed.
         """
         lease.ignore_break_signal()
+        sys.setswitchinterval(_SWITCH_S)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)

@@ -185,9 +185,9 @@ def test_damage_that_was_judged_is_not_judged_anew_for_its_heal_and_other_bytes_
     judged: list[object] = []
     check = look_module.check
 
-    def counting(content: bytes, spec: CheckSpec) -> CheckResult:
+    def counting(content: bytes, spec: CheckSpec, **options: bool) -> CheckResult:
         judged.append(content)
-        return check(content, spec)
+        return check(content, spec, **options)
 
     monkeypatch.setattr(look_module, "check", counting)
     assert healed(bench) is Ending.HEALED

@@ -217,3 +217,15 @@ def test_batch_of_large_files_is_held_in_memory_a_few_at_a_time(
 
     assert [(o.rel, o.ending) for o in outcomes] == [(rel, Ending.PUBLISHED) for rel in rels]
     assert batches == [4, 4, 2]
+
+
+@pytest.mark.parametrize("parser", ["strict", "python"])
+def test_what_is_worth_knowing_of_a_good_state_is_told_once_with_its_snapshot(tmp_path: Path, parser: str) -> None:
+    bench = Bench(tmp_path, f"files: [{{path: users.json, parser: {parser}}}]")
+    text = '{"a": 1, "a": 2}'
+    bench.write(text.encode("utf-16" if parser == "python" else "utf-8"))
+
+    first, again = bench.look()[0], bench.look()[0]
+
+    assert (first.ending, [w.kind for w in first.warnings]) == (Ending.PUBLISHED, ["duplicate_key"])
+    assert (again.ending, again.warnings) == (Ending.UNCHANGED, ())

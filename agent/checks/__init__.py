@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from agent.checks.json_format import check_json
-from agent.core.model import CheckResult, CheckSpec
+from agent.checks.json_format import check_json, json_warnings
+from agent.core.model import CheckResult, CheckSpec, Problem
 
 CHILD_ABOVE_BYTES = 4 << 20
 CHILD_TIMEOUT_S = 120.0
@@ -16,13 +16,14 @@ def check(
     *,
     child_above_bytes: int = CHILD_ABOVE_BYTES,
     child_timeout_s: float = CHILD_TIMEOUT_S,
+    wants_warnings: bool = True,
 ) -> CheckResult:
     """Return the grade of captured bytes, with places a person can find and, where they parse, their shape.
 
     A path names a private copy, which nobody else writes: it may be mapped.  More than `child_above_bytes` are
     checked in a child process, so that this one neither grows nor stalls nor dies with a parser.  Grades: good,
     suspect (`Parser.NODE` alone: invalid UTF-8, which Node reads with losses), invalid, corrupt, and unreadable for
-    what no judge can decide.  Problems and warnings are few, and quote no data.
+    what no judge can decide.  Problems and warnings are few, and quote no data; a child warns whether it was asked to.
 
     Raises:
         OSError: the private copy cannot be read; that says nothing about the data.
@@ -32,4 +33,10 @@ def check(
         from agent.checks.child import check_in_child
 
         return check_in_child(content, spec, timeout_s=child_timeout_s)
-    return check_json(content if isinstance(content, bytes) else Path(content).read_bytes(), spec)
+    text = content if isinstance(content, bytes) else Path(content).read_bytes()
+    return check_json(text, spec, wants_warnings=wants_warnings)
+
+
+def warnings_of(content: bytes, spec: CheckSpec) -> tuple[Problem, ...]:
+    """Return the warnings about bytes that a check without them found good: for after what is urgent was done."""
+    return json_warnings(content, spec)

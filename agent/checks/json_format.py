@@ -27,7 +27,7 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _WHOLE = msgspec.json.Decoder(msgspec.Raw)
 
 
-def check_json(content: bytes | memoryview, spec: CheckSpec) -> CheckResult:
+def check_json(content: bytes | memoryview, spec: CheckSpec, *, wants_warnings: bool = True) -> CheckResult:
     """Return the grade of `content` for `spec.parser`: good, suspect, invalid, corrupt or unreadable.
 
     Suspect is a text with invalid UTF-8 for Node alone: Node reads it and loses characters.  No message quotes data.
@@ -42,7 +42,12 @@ def check_json(content: bytes | memoryview, spec: CheckSpec) -> CheckResult:
         by_schema, problems = schema_grade(text, spec.schema)
         if by_schema is not Grade.GOOD:
             return CheckResult(by_schema, shape, losses + problems)
-    return CheckResult(grade, shape, losses, () if losses else find_warnings(text))
+    return CheckResult(grade, shape, losses, find_warnings(text) if wants_warnings and not losses else ())
+
+
+def json_warnings(content: bytes, spec: CheckSpec) -> tuple[Problem, ...]:
+    """Return the warnings about a text that `check_json` found good."""
+    return find_warnings(_as_utf8(content, spec.parser)[0])
 
 
 def _as_utf8(
