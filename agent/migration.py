@@ -53,6 +53,7 @@ class Summary:
     repaired: dict[str, str] = field(default_factory=dict)  # what was changed
     restored: dict[str, str] = field(default_factory=dict)  # the snapshot
     left: dict[str, str] = field(default_factory=dict)  # how it is, for a person to act
+    errors: dict[str, str] = field(default_factory=dict)  # what kept one that is left from being mended
     snapshots: int = 0  # taken now
     verified: int = 0  # snapshots and originals whose digest was read back
     unverified: list[str] = field(default_factory=list)  # those that did not come back whole
@@ -191,6 +192,8 @@ class Migration:
         if outcome.ending is Ending.HEALED:  # else the gate says how it is
             self.tell(outcome)
             summary.repaired[rel] = outcome.detail
+        elif outcome.error is not None:
+            summary.errors[rel] = str(outcome.error)
 
     def _mended(self, rel: str, *, dry_run: bool) -> Outcome:
         allow, displaced = self._may_mend(rel), self.healer.displaced
@@ -228,8 +231,11 @@ class Migration:
                 summary.repaired[outcome.rel] = outcome.detail
             if outcome.ending in _FINE:
                 summary.left.pop(outcome.rel, None)
+                summary.errors.pop(outcome.rel, None)
             else:
                 summary.left[outcome.rel] = str(outcome.grade or outcome.ending)
+                if outcome.error is not None:
+                    summary.errors[outcome.rel] = str(outcome.error)
 
         Gate(self.ws, self.pipeline, self.healer, Rescan(self.ws), note, self.pause, self.stopping).run()
 

@@ -21,10 +21,14 @@ def refuse_unfit(config: Config) -> None:
     """Return when permissions and space allow a migration.
 
     Raises:
-        MigrationRefusedError: they do not.
-        OSError: the data folder cannot be walked.
+        MigrationRefusedError: they do not, or the disk does not tell.
     """
-    wrong = list(dict.fromkeys(_obstacles(config)))
+    wrong: list[str] = []
+    try:
+        for obstacle in _obstacles(config):
+            wrong += [obstacle] if obstacle not in wrong else []
+    except OSError as error:
+        wrong.append(f"{display(str(error.filename or config.data_dir))}: {error.strerror}")
     if wrong:
         more = len(wrong) - _SHOWN_MAX
         told = "; ".join(wrong[:_SHOWN_MAX]) + (f"; and {more} more" if more > 0 else "")
@@ -40,7 +44,8 @@ def _obstacles(config: Config) -> Iterator[str]:
         path = os.path.join(config.data_dir, entry.rel)
         if isinstance(entry, Skipped):
             if entry.hides_files:
-                yield f"the folder {display(entry.rel or '.')} cannot be read"
+                why = f" ({entry.error.strerror})" if entry.error is not None else ""
+                yield f"the folder {display(entry.rel or '.')} cannot be read{why}"
             continue
         sizes.append(entry.signature.size_bytes)
         owner = os.stat(path, follow_symlinks=False).st_uid

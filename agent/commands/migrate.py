@@ -130,7 +130,7 @@ def _print(summary: Summary, *, is_plan: bool) -> None:
         say(f"read back:      {summary.verified:,} whole, {len(summary.unverified):,} not")
     for name in summary.unverified[:_SHOWN_MAX]:
         advise(f"  {display(name)}: what the disk gives is not what was written; run `backup-agent migrate` again")
-    _list("left for you", {rel: f"{how}, {_next_step(rel, how)}" for rel, how in summary.left.items()})
+    _list("left for you", {rel: _left(rel, how, summary.errors.get(rel)) for rel, how in summary.left.items()})
 
 
 def _grades(counts: Mapping[str, int]) -> str:
@@ -143,6 +143,10 @@ def _list(what: str, told: Mapping[str, str]) -> None:
         say(f"  {display(rel)}: {told[rel]}")
     if len(told) > _SHOWN_MAX:
         say(f"  and {len(told) - _SHOWN_MAX:,} more; --json tells all")
+
+
+def _left(rel: str, how: str, error: str | None) -> str:
+    return f"{how}{f' ({error})' if error else ''}, {_next_step(rel, how)}"
 
 
 def _next_step(rel: str, how: str) -> str:

@@ -1,7 +1,10 @@
 import json
 from pathlib import Path
 
+import pytest
 from place import USERS, Place
+
+from agent import mending, obstacles
 
 OLDER = "users_backup_2024-01-01T12-00-00-000Z.json"
 
@@ -57,6 +60,37 @@ def test_what_is_left_is_told_with_the_next_step(place: Place) -> None:
 
     assert code == 3
     assert "backup-agent repair --dry-run users.json" in out
+
+
+def test_error_that_kept_a_file_from_being_mended_is_told_with_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write("users.json", b"\xef\xbb\xbf{}")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(mending, "put_back", refuse)
+    code, out, _ = place.run("migrate")
+
+    assert code == 3
+    assert "users.json: corrupt ([Errno 5] Input/output error)" in out
+
+
+def test_folder_that_the_disk_does_not_give_is_told_and_nothing_is_begun(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It once ended in a traceback."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error", "data")
+
+    monkeypatch.setattr(obstacles, "walk_data_files", refuse)
+    code, _, err = place.run("migrate")
+
+    assert code == 1
+    assert "error: the migration was not begun: data: Input/output error" in err
+    assert not place.backups.exists()
 
 
 def test_too_little_space_stops_it_before_it_begins(place: Place) -> None:
