@@ -1,6 +1,7 @@
 """`status`: is everything good, and if not, what to do."""
 
 import argparse
+import os
 from collections import Counter
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from agent.core.decide import LeftWhy
 from agent.core.model import Grade
 from agent.core.naming import display
 from agent.core.paste import shell_word
+from agent.disk.walk import signature_of
 from agent.outcome import Ending, Outcome
 from agent.space import room_of
 
@@ -62,7 +64,8 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> Non
     grades = Counter(entry.grade for entry in entries if entry.grade != "gone")
     say(f"files:      {', '.join(f'{count:,} {grade}' for grade, count in sorted(grades.items())) or 'none'}")
     last = _last_good(entries)
-    say(f"last good:  {f'{local_time(last)}, {age(last, now)}' if last else 'never'}")
+    since = ", and unchanged since" if _are_unchanged(session, entries) else ""
+    say(f"last good:  {f'{local_time(last)}, {age(last, now)}{since}' if last else 'never'}")
     counts, stored = session.ws.catalog.count_snapshots()
     by_grade = ", ".join(f"{count:,} {grade}" for grade, count in sorted(counts.items())) or "none"
     say(f"snapshots:  {by_grade}; {size(stored)} in {display(session.config.backup_dir)}")
@@ -99,6 +102,23 @@ def _next_step(entry: Entry) -> str:
     damaged = state.grade in (Grade.CORRUPT, Grade.INVALID)
     never = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade, left_why=LeftWhy.NEVER_GOOD))
     return never if damaged and entry.newest_good is None else step
+
+
+def _are_unchanged(session: Session, entries: list[Entry]) -> bool:
+    """Whether every file is good, and as it was when that was seen: an unchanged file is not read again."""
+    for entry in entries:
+        if entry.grade == "gone":
+            continue
+        state = entry.state
+        if state is None or state.grade is not Grade.GOOD or state.signature is None:
+            return False
+        try:
+            status = os.lstat(os.path.join(session.config.data_dir, entry.rel))
+        except OSError:
+            return False
+        if signature_of(status) != state.signature:
+            return False
+    return True
 
 
 def _last_good(entries: list[Entry]) -> datetime | None:

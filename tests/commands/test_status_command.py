@@ -2,7 +2,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from place import USERS, Place
+from place import LATER, USERS, Place
 
 from agent.cli import main
 from agent.config import load_config
@@ -101,3 +101,12 @@ def test_a_guarded_folder_is_found_from_inside(place: Place, monkeypatch: pytest
     main(["snapshot"])
 
     assert main(["status"]) == 0
+
+
+def test_files_that_nobody_changed_are_told_as_unchanged_since_they_were_good(place: Place) -> None:
+    place.run("snapshot")
+    assert ", and unchanged since" in place.run("status")[1]
+
+    place.write("users.json", LATER)
+
+    assert ", and unchanged since" not in place.run("status")[1]
