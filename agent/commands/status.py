@@ -70,7 +70,7 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> Non
     by_grade = ", ".join(f"{count:,} {grade}" for grade, count in sorted(counts.items())) or "none"
     say(f"snapshots:  {by_grade}; {size(stored)} in {display(session.config.backup_dir)}")
     room = room_of(session.ws)
-    low = f", which is low: {size(room.low_bytes)} and more would do" if room.is_low(was_low=False) else ""
+    low = f", low: less than {size(room.low_bytes)}" if room.is_low(was_low=False) else ""
     say(f"free:       {size(room.free_bytes)} beside them{low}")
     if not problems:
         return
