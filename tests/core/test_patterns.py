@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import agent
+from agent.core import json_text
 
 sre = pytest.importorskip("re._parser")
 WHOLE = {"LITERAL", "NOT_LITERAL", "IN", "ANY", "ATOMIC_GROUP"}
@@ -53,6 +54,13 @@ def test_no_possessive_group_can_be_taken_by_half(name: str) -> None:
     }
 
     assert {pattern: parts for pattern, parts in found.items() if parts} == {}
+
+
+@pytest.mark.parametrize("bracket", b"{[")
+def test_nor_one_of_those_that_are_made_on_need(bracket: int) -> None:
+    [pattern] = patterns_of(json_text._container_member(bracket))
+
+    assert list(half_taken(sre.parse(pattern.pattern))) == []
 
 
 @pytest.mark.parametrize("text", ["(?:ab|ac+d)*+", "(?:ab)++", "x(?:(?:ab)?+)"])

@@ -13,9 +13,9 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 _NUMBERS = {
@@ -75,26 +75,40 @@ def _install() -> int:
     return int(fd)
 
 
-def _become(channel: int, command: Sequence[str]) -> None:
-    with socket.socket(fileno=channel) as to_parent:
-        socket.send_fds(to_parent, [b"l"], [_install()])
-    os.execvp(command[0], list(command))
+def _become(act: Callable[[], int], channel: socket.socket, out: Path) -> None:
+    code = 70
+    try:
+        os.setsid()
+        fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for stream in (1, 2):
+            os.dup2(fd, stream)
+        socket.send_fds(channel, [b"l"], [_install()])
+        channel.close()
+        code = act()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 # in the parent
 
 
 class Held:
-    """A running command.  `step` waits for one flush and lets it pass; `count` is how many there were."""
+    """A fork of this process in which `act` runs; `count` is how many flushes there were.
 
-    def __init__(self, command: Sequence[str], out: Path) -> None:
+    A warm process is forked, because a new interpreter takes longer than all the rest of a cut.
+    """
+
+    def __init__(self, act: Callable[[], int], out: Path) -> None:
         ours, theirs = socket.socketpair()
-        with out.open("wb") as stream:
-            self.child = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), *command],
-                stdout=stream, stderr=stream, pass_fds=[theirs.fileno()], start_new_session=True,
-            )  # fmt: skip
+        self._pid = os.fork()
+        if self._pid == 0:
+            _become(act, theirs, out)
         theirs.close()
+        self.code: int | None = None
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
         ours.close()
         self._listener = fds[0]
@@ -116,7 +130,7 @@ class Held:
                     return True
                 if not asks:
                     idle()
-                    if self.child.poll() is not None:
+                    if self._ended(os.WNOHANG):
                         return False
         finally:
             self.kill()
@@ -133,7 +147,7 @@ class Held:
             if after:
                 self._flush_for(pid, number, argument)
             act(after)
-            os.killpg(self.child.pid, signal.SIGKILL)
+            os.killpg(self._pid, signal.SIGKILL)
             return True
         try:
             fcntl.ioctl(self._listener, _SEND, struct.pack("=QqiI", cookie, 0, 0, _CONTINUE))
@@ -159,16 +173,19 @@ class Held:
         finally:
             os.close(pidfd)
 
+    def _ended(self, flags: int = 0) -> bool:
+        """Whether the process is gone; `code` tells how it ended."""
+        if self.code is None:
+            pid, status = os.waitpid(self._pid, flags)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code is not None
+
     def kill(self) -> None:
         """The process and its children are gone."""
-        if self.child.poll() is None:
+        if not self._ended(os.WNOHANG):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.child.pid, signal.SIGKILL)
-        self.child.wait()
+                os.killpg(self._pid, signal.SIGKILL)
+            self._ended()
         if self._listener >= 0:
             os.close(self._listener)
         self._listener = -1
-
-
-if __name__ == "__main__":
-    _become(int(sys.argv[1]), sys.argv[2:])

@@ -125,7 +125,6 @@ class Trial:
         self.place = Place(disk.at / "root", side)
         self.place.root.mkdir()
         self.scene = Scene(operation, self.place, template=side)
-        self.states_file = side / "states"
 
     def prepare(self) -> None:
         with (
@@ -139,14 +138,14 @@ class Trial:
     def cut_at(self, number: int, *, after: bool) -> tuple[bool, int, list[str]]:
         """Cut at this flush; return whether there was one, how many there were, and what is broken."""
         self.disk.reset()
-        held = Held([sys.executable, __file__, "--act", self.operation.name, str(self.place.root), str(self.place.side)],
-                    self.place.side / "said")  # fmt: skip
+        bot = CarefulPlace(self.place.root, self.place.side, self.place.states)
+        held = Held(lambda: self.operation.act(bot), self.place.side / "said")
         struck = held.run_to(number, lambda _: self.disk.cut(), after=after)
         found: list[str] = []
         if not struck:
             self.disk.cut()
-            if held.child.returncode not in self.operation.ends:
-                found.append(f"undisturbed, it ended with {held.child.returncode}: {self.place.said[-400:]}")
+            if held.code not in self.operation.ends:
+                found.append(f"undisturbed, it ended with {held.code}: {self.place.said[-400:]}")
         said = self.place.said
         self.disk.power_on()
         found += self._as_left(said, ended=not struck)
@@ -222,12 +221,6 @@ def walk_at_random(fs: str, kind: str, *, cuts: int, seed: int, deadline: float)
     return tally
 
 
-def act(name: str, root: str, side: str) -> int:
-    """The operation itself, in the process whose flushes are held."""
-    place = CarefulPlace(Path(root), Path(side))
-    return OPERATIONS[name].act(place)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fs", choices=[*SIZE_MIB, "all"], default="all")
@@ -239,10 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60.0, help="time limit (default: 60)")
-    parser.add_argument("--act", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    if args.act:
-        return act(*args.act)
     began, cuts, found = time.monotonic(), 0, 0
     deadline = began + args.minutes * 60
 

@@ -9,11 +9,16 @@ from typing import Any
 
 from invariants import ABSENT, Expected, digest_of
 
+from agent.checks import check
 from agent.cli import build_parser, main
+from agent.core.model import CheckSpec
 
 USERS, SETTINGS, GUILD = "users.json", "settings.json", "guilds/42.json"
 MODES = {USERS: 0o640, SETTINGS: 0o600, GUILD: 0o644}
-build_parser()  # a forked child finds every module loaded, also when its source was changed meanwhile
+# A forked child finds every module loaded, also when its source was changed meanwhile, and every pattern made.
+build_parser()
+for text in (b'{"a": {"b": [[1', b'[[{"a": [1'):
+    check(text, CheckSpec())
 _CONFIG: dict[str, Any] = {
     "watch": {"debounce": 0, "rescan": "1h"},
     "recovery": {"missing_grace": 0, "swap_grace": 0},
