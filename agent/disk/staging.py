@@ -109,7 +109,11 @@ class StagingFolder:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
             name = f"{TEMP_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
-            staged = StagedFile(self, name, os.open(name, flags, 0o600, dir_fd=self.fd))
+            try:
+                staged = StagedFile(self, name, os.open(name, flags, 0o600, dir_fd=self.fd))
+            except OSError as error:
+                error.filename = os.path.join(self.path, name)  # a person needs the folder
+                raise
             try:
                 fcntl.flock(staged.fd, fcntl.LOCK_SH)
                 if os.fstat(staged.fd).st_nlink:

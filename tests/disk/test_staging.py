@@ -186,3 +186,16 @@ def test_root_is_made_private_with_its_parents(tmp_path: Path) -> None:
     os.close(open_root(str(tmp_path / "a" / "b"), create=True))
 
     assert (tmp_path / "a" / "b").stat().st_mode & 0o7777 == 0o700
+
+
+def test_file_that_cannot_be_made_is_told_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with StagingFolder(str(tmp_path)) as folder:
+
+        def full(name: str, *_: object, **__: object) -> int:
+            raise OSError(28, "No space left on device", name)
+
+        with monkeypatch.context() as broken, pytest.raises(OSError, match="No space") as caught:
+            broken.setattr(os, "open", full)
+            folder.create()
+
+    assert os.path.dirname(str(caught.value.filename)) == str(tmp_path)
