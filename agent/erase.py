@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -14,7 +13,6 @@ from agent.core.json_edit import AmbiguousKeyError, JsonText
 from agent.core.json_record import NoDocumentError, open_document
 from agent.core.model import Grade, Reason, Snapshot
 from agent.core.naming import parse_stamp
-from agent.core.packing import Reference
 from agent.disk.capture import digest_of
 from agent.disk.originals import HOME
 from agent.disk.rewrite import rewrite
@@ -28,6 +26,7 @@ from agent.workspace import Workspace
 Erasing = Callable[[JsonText], bytes | None]
 """Return the text without the record, or None where there is none; may raise LookupError."""
 
+_DISSOLVED = "snapshots are packed against it: they are unpacked, and it is deleted"
 _FROM_BEST = (Grade.GOOD, Grade.SUSPECT, Grade.INVALID, Grade.CORRUPT)
 
 
@@ -55,7 +54,7 @@ def plan_erasure(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
     """Return what would be done to each snapshot of `rel` and each original of it; nothing is changed."""
     trusted = _trusted_digests(ws)
     steps = [_examine(ws, copy, erasing, trusted)[0] for copy in _copies(ws, rel)]
-    return [*steps, *(step for r in references_of(ws, rel, []) if (step := _examine_reference(ws, rel, r, erasing)))]
+    return [*steps, *_examine_references(ws, rel, erasing)]
 
 
 def erase(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
@@ -66,35 +65,43 @@ def erase(ws: Workspace, rel: str, erasing: Erasing) -> list[Step]:
     trusted = _trusted_digests(ws)
     planned = plan_erasure(ws, rel, erasing)
     tainted = [step for step in planned if step.fate is Fate.DISSOLVE]
-    if tainted:  # first: no snapshot is rotten for want of its reference
-        _unpack_all(ws, rel)
+    hindered = _unpack_all(ws, rel) if tainted else None  # first: no snapshot is rotten for want of its reference
     others = sorted((s for s in planned if s not in tainted), key=lambda step: step.fate is not Fate.DELETE)
     done = [_carried_out(ws, step, erasing, trusted) for step in others]
-    if not tainted or drop_all(ws, rel):
+    why = drop_all(ws, rel) if tainted else None
+    if why is None:
         return [*done, *tainted]
-    why = "a snapshot that could not be unpacked still needs it: run this again"
+    why = f"it is still needed: {hindered or why}: run this again"
     return [*done, *(replace(step, fate=Fate.LEFT, why=why) for step in tainted)]
 
 
-def _examine_reference(ws: Workspace, rel: str, reference: Reference, erasing: Erasing) -> Step | None:
-    """What is to be done to a reference; None when it has no such record."""
-    size = reference.stored_bytes
-    copy = Snapshot(
-        rel, reference.name, reference.taken_at, "", size, Grade.GOOD, Reason.ADOPTED, None, stored_bytes=size
-    )
-    step, _ = _examine(ws, copy, erasing, {})
-    if step.fate is Fate.CLEAN:
-        return None
-    return Step(copy, Fate.DISSOLVE, "snapshots are packed against it: they are unpacked, and it is deleted")
+def _examine_references(ws: Workspace, rel: str, erasing: Erasing) -> Iterator[Step]:
+    """Yield what is to be done to the references that have the record, or may have it."""
+    unknown: list[tuple[str, Exception]] = []
+    for reference in references_of(ws, rel, unknown):
+        size, taken_at = reference.stored_bytes, reference.taken_at
+        copy = Snapshot(rel, reference.name, taken_at, "", size, Grade.GOOD, Reason.ADOPTED, None, stored_bytes=size)
+        step, _ = _examine(ws, copy, erasing, {})
+        if step.fate is not Fate.CLEAN:
+            yield Step(copy, Fate.DISSOLVE, _DISSOLVED)
+    for name, error in unknown:
+        copy = Snapshot(rel, name, ws.clock.utc(), "", 0, Grade.GOOD, Reason.ADOPTED, None)
+        yield Step(copy, Fate.DISSOLVE, f"{_DISSOLVED}; it could not be read: {error}")
 
 
-def _unpack_all(ws: Workspace, rel: str) -> None:
-    """No snapshot that can be unpacked is packed any more; what the others need is then still there, and told."""
+def _unpack_all(ws: Workspace, rel: str) -> str | None:
+    """No snapshot that can be unpacked is packed any more; return why one could not be."""
+    why = None
     for member in look(ws, rel).members:
         snapshot = ws.catalog.snapshot_named(member.name) if member.leans_on else None
-        with suppress(OSError):
+        try:
             if snapshot is not None:
                 unpack(ws, snapshot)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            why = f"{member.name}: {error}"
+    return why
 
 
 def _copies(ws: Workspace, rel: str) -> Iterator[Snapshot]:

@@ -103,17 +103,20 @@ def drop_unneeded(ws: Workspace, rel: str) -> int:
         return sum(reference.stored_bytes for reference in doomed)
 
 
-def drop_all(ws: Workspace, rel: str) -> bool:
-    """Whether no reference of `rel` is left now; they stay while a snapshot leans on any, or may."""
+def drop_all(ws: Workspace, rel: str) -> str | None:
+    """No reference of `rel` is left now; else return why they stay: a snapshot leans on one, or may."""
     with ws.locks.session() as locks:
         if not locks.take(references_lock(rel)):
-            return False
+            return "somebody else works with the references"
         shelf = look(ws, rel)
-        if not shelf.is_sure or any(m.leans_on for m in shelf.members) or _others_lean(ws, rel, shelf):
-            return False
+        for name, error in shelf.unknown:
+            return f"{name}: {error}"
+        leaning = next((m.name for m in shelf.members if m.leans_on), None)
+        if leaning is not None or _others_lean(ws, rel, shelf):
+            return f"{leaning or 'a snapshot that the catalog does not know'} is packed"
         for reference in sorted(shelf.references, key=lambda r: r.leans_on is None):  # roots last
             _delete(ws, rel, reference.name)
-    return True
+    return None
 
 
 def _delete(ws: Workspace, rel: str, name: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from bench import DAMAGE, USERS, Bench
 
+from agent import references
 from agent.commands.show import open_with
 from agent.core.json_edit import JsonText
 from agent.core.model import Snapshot
@@ -365,3 +366,16 @@ def test_a_reference_without_the_record_stays(bench: Bench) -> None:
     erase(bench.ws, USERS, lambda _: None)
 
     assert [is_packed(bench, s) for s in snapshots(bench)] == [False] * UNPACKED_NEWEST + [True] * OLD
+
+
+def test_a_reference_that_cannot_be_read_is_not_passed_over(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(backup_dir: str, name: str) -> object:
+        if name.startswith("_reference"):
+            raise PermissionError(13, "Permission denied")
+        return note_of(backup_dir, name)
+
+    monkeypatch.setattr(references, "note_of", refuse)
+    steps = erase(bench.ws, USERS, lambda _: None)
+
+    assert {step.fate for step in steps if step.snapshot.name.startswith("_reference")} == {Fate.LEFT}
+    assert all("Permission denied" in step.why for step in steps if step.fate is Fate.LEFT)
