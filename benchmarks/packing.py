@@ -135,7 +135,7 @@ def _ours(report: Report, folder: Path, name: str, backup: str, versions: Sequen
 
 
 def _pack(agent: str, base: Path) -> None:
-    """Every old snapshot is packed now; the daemon by itself takes a twentieth of a core for it."""
+    """Every old snapshot is packed now; the daemon by itself takes a tenth of a core for it."""
     subprocess.run([agent, "prune", "--yes", "--config", str(base / "config.yaml")], check=True, capture_output=True)
 
 
