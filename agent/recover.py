@@ -26,10 +26,12 @@ from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.putback import keep_leftover
 from agent.references import know_references
 from agent.rotation import delete, plan_all, plan_budget
+from agent.slices import Steps, to_the_end
 from agent.workspace import Workspace, suspect_thresholds
 
 _CLEAN = "clean"
 _FOLDER = "backup_inode"
+_STEP_SNAPSHOTS = 200
 _NOT_SNAPSHOTS = (".agent", "_migration", REFERENCES)
 _ROOTS = ("object", "array", "string", "number", "boolean", "null")
 _SIZE_MAX_BYTES = 1 << 62
@@ -91,7 +93,7 @@ def mark_clean(ws: Workspace) -> None:
 def reconcile(ws: Workspace, done: Recovered, go_on: Callable[[], bool]) -> None:
     """Every copy in the folder is in the catalog, and every one in the catalog is in the folder."""
     try:
-        gone = _find_vanished(ws)
+        gone = to_the_end(_find_vanished(ws))
     except BackupFolderReplacedError as error:
         _adopt_unknown(ws, done, go_on)
         if not done.adopted:
@@ -113,13 +115,18 @@ def forget_vanished(ws: Workspace) -> list[Snapshot]:
 
     Raises: as `_find_vanished`; nothing was forgotten.
     """
-    gone = _find_vanished(ws)
+    return to_the_end(forgetting_vanished(ws))
+
+
+def forgetting_vanished(ws: Workspace) -> Steps[list[Snapshot]]:
+    """As `forget_vanished`, step by step."""
+    gone = yield from _find_vanished(ws)
     if gone:
         _forget(ws, gone)
     return gone
 
 
-def _find_vanished(ws: Workspace) -> list[Snapshot]:
+def _find_vanished(ws: Workspace) -> Steps[list[Snapshot]]:
     """Return the copies that the catalog knows and that are not in the folder.
 
     Raises:
@@ -131,6 +138,8 @@ def _find_vanished(ws: Workspace) -> list[Snapshot]:
     gone: list[Snapshot] = []
     for snapshot in ws.catalog.all_snapshots():
         count += 1
+        if not count % _STEP_SNAPSHOTS:
+            yield
         size = _size(os.path.join(ws.store.path, snapshot.name))
         if size is None:
             gone.append(snapshot)

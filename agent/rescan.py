@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from agent.core.model import FileState, Grade, Signature
 from agent.disk.walk import Skipped, walk_data_files
+from agent.slices import Steps, to_the_end
 from agent.workspace import Workspace
 
+_STEP_FILES = 500
 _UNSEEN = 0  # the fingerprint of a file that has to be looked at, whatever its signature
 
 
@@ -61,6 +63,10 @@ class Rescan:
         Raises:
             FileNotFoundError, NotADirectoryError: the data folder is not there: nothing is known of any file.
         """
+        return to_the_end(self.steps())
+
+    def steps(self) -> Steps[Findings]:
+        """As `walk`; a file that is learned meanwhile may be told of once more."""
         findings = Findings()
         config = self._ws.config
         met: set[str] = set()
@@ -71,6 +77,8 @@ class Rescan:
                     continue
                 rel, signature = entry
                 met.add(rel)
+                if not len(met) % _STEP_FILES:
+                    yield
                 if self._known.get(rel) != _fingerprint(signature):
                     findings.changed.append(rel)
             findings.files = len(met)

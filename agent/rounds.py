@@ -13,7 +13,7 @@ from agent.compaction import Compaction
 from agent.config import Config
 from agent.core.decide import LeftWhy
 from agent.core.errors import AgentError
-from agent.core.model import Grade, Reason
+from agent.core.model import Grade, Reason, Snapshot
 from agent.core.pace import BackOff, Pace
 from agent.core.settle import Due, Settler
 from agent.disk.watcher import Mode, Watcher
@@ -27,9 +27,10 @@ from agent.outcome import RETRIED, SETTLED, SOON, Ending, Outcome
 from agent.packing import Packing
 from agent.pipeline import Pipeline
 from agent.record import Recorder, error_fields
-from agent.recover import adopt_unknown, forget_vanished
+from agent.recover import adopt_unknown, forgetting_vanished
 from agent.rescan import Findings, Rescan
 from agent.scrape import Scrape
+from agent.slices import Sliced
 from agent.space import SpaceWatch
 from agent.verifying import Verifying
 from agent.workspace import Clock, Workspace
@@ -88,6 +89,8 @@ class Rounds:
         self._left_paused: set[str] = set()  # files to be looked at again when the pause ends
         self._pace = Pace(self._config.watch.rescan_s, _EVENTS_SHARE)
         self._audit_pace = Pace(_AUDIT_S, _AUDIT_SHARE)
+        self._walking: Sliced[Findings] | None = None
+        self._auditing: Sliced[list[Snapshot]] | None = None
         self._root_up = True
         now = self._clock.monotonic()
         self._next_rescan, self._next_audit = now + self._config.watch.rescan_s, now + _AUDIT_S
@@ -108,9 +111,9 @@ class Rounds:
         self._take_hints()
         self.land(self.lanes.landed())
         now = self._clock.monotonic()
-        if now >= self._next_rescan:
+        if self._walking is not None or now >= self._next_rescan:
             self._walk()
-        if now >= self._next_audit and self._root_up:
+        if self._auditing is not None or (now >= self._next_audit and self._root_up):
             self._audit()
         if now >= self._next_pause_look:
             self._mind_pause(now)
@@ -124,6 +127,8 @@ class Rounds:
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
+        if self._walking is not None or self._auditing is not None:
+            return 0.0
         times = [self._next_rescan, self._next_pause_look]
         if self._root_up:
             times += [self._next_audit, self._verifying.next_at, self._space.next_at, self._packing.next_at]
@@ -150,7 +155,7 @@ class Rounds:
         self._verifying.adopt_config()
         self._packing.adopt_config()
         self.rescan.recheck(rel for rel in self.rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
-        self._next_rescan = self._clock.monotonic()
+        self._walk_anew()
         self.watcher.stop()
         if not self.polls_by_config:
             self.watcher.start()  # other folders may hold data files now
@@ -313,37 +318,49 @@ class Rounds:
         self.land(list(self.lanes.finish()))
         self._reopen_folder()
         self.rescan.recheck(self.rescan.files())
-        self._next_rescan = self._clock.monotonic()
+        self._auditing = None
+        self._walk_anew()
 
     # rescans
 
+    def _walk_anew(self) -> None:
+        """What a walk under way has found is worth nothing any more."""
+        self._walking, self._next_rescan = None, self._clock.monotonic()
+
     def _walk(self) -> None:
-        """Find what no event told."""
-        began = self._clock.monotonic()
-        if not self.polls_by_config:
-            self.watcher.restart_if_needed()
-        self._announce.watcher(self.watcher.health(), polls_by_config=self.polls_by_config)
+        """Find what no event told: begin, or go on for a slice."""
+        walking = self._walking or self._begin_walk()
+        self._walking = None
         try:
-            findings = self.rescan.walk()
+            done = walking.go_on()
         except (FileNotFoundError, NotADirectoryError):
             self._set_root(up=False)
-            self._next_rescan = began + _ROOT_LOOK_S
+            self._next_rescan = walking.began + _ROOT_LOOK_S
             return
         except FAILURES as error:
             self._metrics.io_errors.inc(Operation.RESCAN)
             self._log.error("rescan_failed", **error_fields(error))
-            self._next_rescan = began + self._backoff.next_s(_WALK)
+            self._next_rescan = walking.began + self._backoff.next_s(_WALK)
+            return
+        if done is None:
+            self._walking = walking
             return
         self._backoff.reset(_WALK)
         self._set_root(up=True)
-        for rel in findings.changed:
-            self._note(rel, began)
-        for rel in findings.missing:
-            self.settler.note(rel, began)
-        took_s = self._clock.monotonic() - began
-        self.tell_walk(findings, took_s)
-        self._next_rescan = began + self._walk_pause_s(took_s)
+        for rel in done[0].changed:
+            self._note(rel, walking.began)
+        for rel in done[0].missing:
+            self.settler.note(rel, walking.began)
+        self.tell_walk(done[0], walking.spent_s)
+        self._next_rescan = min(self._next_rescan, walking.began + self._walk_pause_s(walking.spent_s))
         self._mind_backup_dir()  # only now: making a backup folder must not make the data folder it lies in
+
+    def _begin_walk(self) -> Sliced[Findings]:
+        if not self.polls_by_config:
+            self.watcher.restart_if_needed()
+        self._announce.watcher(self.watcher.health(), polls_by_config=self.polls_by_config)
+        self._next_rescan = inf  # but for a doubt that comes up on the way
+        return Sliced(self.rescan.steps(), self._clock)
 
     def _mind_backup_dir(self) -> None:
         """A backup folder that was replaced is opened anew, late writes into displaced files are kept in it, and its
@@ -383,19 +400,24 @@ class Rounds:
 
     def _audit(self) -> None:
         """Compare catalog and backup folder: others may delete there.  A file whose copies went is looked at again."""
-        began = self._clock.monotonic()
+        auditing = self._auditing or Sliced(forgetting_vanished(self._ws), self._clock)
+        self._auditing = None
+        gone: list[Snapshot] = []
         try:
-            gone = forget_vanished(self._ws)
+            done = auditing.go_on()
+            if done is None:
+                self._auditing = auditing
+                return
+            gone = done[0]
             if gone:
                 self._announce.vanished(gone)
                 self._announce.recovered(adopt_unknown(self._ws), None)  # what is there instead may serve
         except FAILURES as error:
             self._metrics.io_errors.inc(Operation.CATALOG)
             self._log.error("audit_failed", **error_fields(error))
-            gone = []
         for rel in {s.rel for s in gone if self._config.is_data_file(s.rel)}:
-            self.settler.note(rel, began)
-        self._next_audit = began + self._audit_pace.after(self._clock.monotonic() - began)
+            self.settler.note(rel, auditing.began)
+        self._next_audit = auditing.began + self._audit_pace.after(auditing.spent_s)
 
     # the end
 

@@ -169,3 +169,21 @@ def test_last_snapshots_take_what_is_pending_and_what_no_event_told(days: Days) 
 
     assert bench.stored() == [document(1)]
     assert bench.stored("bank.json") == [document(2)]
+
+
+def test_change_during_a_long_walk_does_not_wait_for_its_end(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.slices._SLICE_S", 0.0)
+    monkeypatch.setattr("agent.rescan._STEP_FILES", 1)
+    for rel in ("a.json", "b.json", "c.json"):
+        days.bench.write(document(1), rel)
+    days.bench.write(document(2))
+    days.rounds.once()
+    assert days.rounds.idle_s() == 0, "the walk goes on"
+
+    days.rounds.settler.note(USERS, days.bench.clock.monotonic() - 60)
+    days.rounds.once()
+
+    assert days.rounds.lanes.files() == {USERS}
+    assert days.rounds.idle_s() == 0, "and is not at its end"
+    days.pass_s(60)
+    assert days.bench.stored("c.json") == [document(1)]

@@ -66,7 +66,7 @@ class Guard:
 
     def metric(self, name: str) -> float:
         metrics = Metrics("0")
-        Scrape(self.bench.ws, metrics, lambda: 0, lambda _: False)
+        Scrape(self.bench.ws, metrics, lambda: (0, 0.0), lambda _: False)
         lines = metrics.expose()[1].decode().splitlines()
         return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
