@@ -69,7 +69,7 @@ def test_clock_set_back_does_not_keep_the_file_damaged(tmp_path: Path) -> None:
 
 def test_metric_tells_the_end_and_nought_without_a_pause(tmp_path: Path) -> None:
     bench, metrics = paused(tmp_path), Metrics("0")
-    Scrape(bench.ws, metrics, lambda: 0, lambda rel: False)
+    Scrape(bench.ws, metrics, lambda: (0, 0.0), lambda rel: False)
 
     def told() -> float:
         lines = metrics.expose()[1].decode().splitlines()
