@@ -39,6 +39,7 @@ _LOCK_AGAIN_S = 0.1
 _PROBE_LIMIT_S = 2.0
 _LOOK_LIMIT_S = 180.0  # no single look takes longer: a check in a child has a limit below it
 _COALESCE_S = 0.02  # the events of one write come together
+_PROGRESS_S = 5.0
 _SWITCH_S = 0.0005  # a thread that comes back from the disk waits no longer than this for one that computes
 _STUCK_S = 600.0  # a job that runs for this long is hung: the watchdog may act
 _OPENING = "opening"  # the back-off key of everything before the first round
@@ -68,7 +69,7 @@ class Service:
         self._stop_asked = self._reload_asked = False
         self._not_ready: str | None = "starting"
         self._backoff = BackOff()
-        self._patience_asked_at = -inf
+        self._patience_asked_at, self._progress_told_at, self._looks = -inf, clock.monotonic(), 0
 
     def readiness(self) -> str | None:
         """Return None while the agent is ready, else why not."""
@@ -135,11 +136,17 @@ class Service:
         return not self._stop_asked
 
     def _be_patient(self) -> None:
-        """Called after each look: until the gate is passed, the service manager knows that it goes on."""
+        """Called after each look: until the gate is passed, service manager and log know that it goes on."""
+        if self._not_ready is None:
+            return
         now = self._clock.monotonic()
-        if self._not_ready is not None and now - self._patience_asked_at > 1:
+        self._looks += 1
+        if now - self._patience_asked_at > 1:
             self._patience_asked_at = now
-            notify(extend_timeout(_LOOK_LIMIT_S))
+            notify(extend_timeout(_LOOK_LIMIT_S), status(f"{self._not_ready}, {self._looks} looks so far"))
+        if now - self._progress_told_at > _PROGRESS_S:
+            self._progress_told_at = now
+            self._log.info("gate_advanced", why=self._not_ready, looks=self._looks)
 
     # the start
 

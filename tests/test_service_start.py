@@ -1,0 +1,27 @@
+"""What is seen of a long start from outside."""
+
+import io
+import json
+from pathlib import Path
+
+from bench import Bench
+
+from agent.logs import configure_logs
+from agent.metrics import Metrics
+from agent.service import Service
+
+
+def test_start_that_takes_long_says_every_few_seconds_how_far_it_is(tmp_path: Path) -> None:
+    bench, log = Bench(tmp_path), io.StringIO()
+    service = Service(
+        bench.ws.config, Metrics("1"), bench.clock, reload=lambda: bench.ws.config, apply=lambda _: None
+    )
+    configure_logs("json", "info", log)
+    for _ in range(300):
+        bench.clock.advance(0.1)
+        service._be_patient()
+
+    told = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert {line["event"] for line in told} == {"gate_advanced"}
+    assert 4 <= len(told) <= 6
+    assert [line["looks"] for line in told] == sorted({line["looks"] for line in told})
