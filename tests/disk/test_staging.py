@@ -194,8 +194,9 @@ def test_file_that_cannot_be_made_is_told_with_its_folder(tmp_path: Path, monkey
         def full(name: str, *_: object, **__: object) -> int:
             raise OSError(28, "No space left on device", name)
 
-        with monkeypatch.context() as broken, pytest.raises(OSError, match="No space") as caught:
+        with monkeypatch.context() as broken:
             broken.setattr(os, "open", full)
-            folder.create()
+            with pytest.raises(OSError, match="No space") as caught:
+                folder.create()
 
     assert os.path.dirname(str(caught.value.filename)) == str(tmp_path)
