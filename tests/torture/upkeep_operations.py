@@ -183,6 +183,7 @@ MIGRATE = Operation(
     _migrated,
     lambda place: all_kept(place, USERS, SETTINGS, GUILD) and (place.data / USERS).read_bytes() == document(1),
     restarts=frozenset({0, 3}),  # what was never good is mended by the migration alone
+    caught_up=lambda place: all_kept(place, USERS, SETTINGS) and (place.data / USERS).read_bytes() == document(1),
 )
 
 
@@ -214,11 +215,16 @@ def _shorten(place: Place) -> int:
     mark()
     for work in works:
         work()
+    try:
+        if not failures:
+            failures += [
+                o.error for o in pipeline.run([Due(SETTINGS, quiet=True, first_at=0)], Reason.CHANGE) if o.error
+            ]
+            mark_clean(ws)
+    except (OSError, sqlite3.Error) as error:
+        failures.append(error)
     for failure in failures:
         print(f"{place.backups / JOURNAL}: {failure}")
-    if not failures:
-        pipeline.run([Due(SETTINGS, quiet=True, first_at=0)], Reason.CHANGE)
-        mark_clean(ws)
     return 1 if failures else 0
 
 
