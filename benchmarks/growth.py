@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 860, 480
-LEFT, RIGHT, TOP, BOTTOM = 76, 214, 70, 42
+LEFT, RIGHT, TOP, BOTTOM = 76, 240, 70, 42
 LABEL_APART = 17.0
 Scale = Callable[[float], float]
 OURS = "backup-agent, running"
@@ -77,16 +77,30 @@ def _frame(counts: Sequence[int], decades: range, x: Scale, y: Scale) -> str:
 
 
 def _labels(curves: Mapping[str, Mapping[int, float]], x: Scale, y: Scale) -> str:
-    """Every name stands at the end of its line; those that would overlap move apart."""
-    ends = sorted((y(curve[max(curve)]), name, max(curve)) for name, curve in curves.items())
-    places = _apart([at for at, _, _ in ends])
+    """Every name stands at the end of its line; those that would overlap move apart.
+
+    A line that ends early has its name above its end.
+    """
+    last = max(count for curve in curves.values() for count in curve)
+    whole = {name: curve for name, curve in curves.items() if last in curve}
+    ends = sorted((y(curve[last]), name) for name, curve in whole.items())
     parts = []
-    for (at, name, count), place in zip(ends, places, strict=True):
-        from_x, to_x = x(count) + 7, WIDTH - RIGHT + 22
+    for (at, name), place in zip(ends, _apart([at for at, _ in ends]), strict=True):
+        from_x, to_x = x(last) + 7, WIDTH - RIGHT + 22
         parts.append(f'<path class="lead" d="M{from_x:.1f} {at:.1f}L{to_x - 4:.1f} {place:.1f}"/>')
-        value = duration(curves[name][count])
-        parts.append(f'<text class="{_kind(name).strip()}" x="{to_x}" y="{place + 4.5:.1f}">{escape(name.replace("backup-agent, running", "backup-agent"))} {value}</text>')  # fmt: skip
+        parts.append(_label(name, whole[name][last], f'x="{to_x}" y="{place + 4.5:.1f}"'))
+    for name, curve in curves.items():
+        if name not in whole:
+            end = max(curve)
+            parts.append(
+                _label(name, curve[end], f'x="{x(end) - 8:.1f}" y="{y(curve[end]) - 11:.1f}" text-anchor="end"')
+            )
     return "\n".join(parts)
+
+
+def _label(name: str, ms: float, place: str) -> str:
+    shown = "backup-agent" if name == OURS else name
+    return f'<text class="{_kind(name).strip()}" {place}>{escape(shown)} {duration(ms)}</text>'
 
 
 def _apart(places: Sequence[float]) -> list[float]:
@@ -110,9 +124,8 @@ def _foot(group: Sequence[float]) -> float:
 
 def duration(ms: float) -> str:
     """Return milliseconds as a person says them."""
-    if ms >= 1000:
-        return f"{ms / 1000:.3g} s"
-    return f"{ms:.2g} ms" if ms < 100 else f"{ms:.0f} ms"
+    value, unit = (ms / 1000, "s") if ms >= 1000 else (ms, "ms")
+    return f"{value:.2g} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
 def _told(curves: Mapping[str, Mapping[int, float]]) -> str:
