@@ -191,16 +191,18 @@ def catalog_violations(state_dir: Path, copies: Sequence[Copy]) -> list[str]:
 
 def journal_violations(state_dir: Path, copies: Sequence[Copy]) -> list[str]:
     """What the journal tells of a copy is true, and the folder's format is told."""
-    told: dict[str, str] = {}
+    told: dict[str, set[str]] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in (state_dir / "journal.jsonl").read_bytes().splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
                 continue  # cut short by the fault: the next line stands alone
-            if record.get("op") in ("publish", "erase"):
-                told[record["name"]] = record["digest"]
-    found = [f"journal: tells another digest of {c.name}" for c in copies if told.get(c.name, c.digest) != c.digest]
+            if record.get("op") in ("publish", "erase"):  # an erasure tells both before the bytes change
+                told[record["name"]] = {record["digest"], record.get("was")}
+    found = [
+        f"journal: tells another digest of {c.name}" for c in copies if c.digest not in told.get(c.name, {c.digest})
+    ]
     with contextlib.suppress(FileNotFoundError):
         version = (state_dir / "format").read_bytes()
         if not version.strip().isdigit():
