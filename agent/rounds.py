@@ -12,11 +12,10 @@ from agent.announce import Announcer
 from agent.compaction import Compaction
 from agent.config import Config
 from agent.core.decide import LeftWhy
-from agent.core.errors import AgentError
-from agent.core.model import Grade, Reason, Snapshot
-from agent.core.pace import BackOff, Pace
+from agent.core.model import Grade, Reason
+from agent.core.pace import BackOff
 from agent.core.settle import Due, Settler
-from agent.disk.watcher import Mode, Watcher
+from agent.disk.watcher import Watcher
 from agent.gate import BATCH_FILES
 from agent.healing import Healer
 from agent.lanes import Job, Lanes
@@ -25,26 +24,18 @@ from agent.metrics import Metrics
 from agent.metrics.labels import Operation, WatchEvent
 from agent.outcome import RETRIED, SETTLED, SOON, Ending, Outcome
 from agent.packing import Packing
+from agent.patrol import Patrol
 from agent.pipeline import Pipeline
 from agent.record import Recorder, error_fields
-from agent.recover import adopt_unknown, forgetting_vanished
-from agent.rescan import Findings, Rescan
 from agent.scrape import Scrape
-from agent.slices import Sliced
 from agent.space import SpaceWatch
 from agent.verifying import Verifying
-from agent.workspace import Clock, Workspace
+from agent.workspace import FAILURES, Clock, Workspace
 
-FAILURES = (OSError, sqlite3.Error, AgentError)
-_ROOT_LOOK_S = 1.0
 _AGAIN_S = 0.02
-_EVENTS_SHARE = 0.0005  # of one core, for rescans while events arrive
-_POLLING_SHARE = 0.01  # of one core, where rescans are all there is
-_AUDIT_SHARE = 0.0003
-_AUDIT_S = 30.0
 _PAUSE_LOOK_S = 10.0  # each look reads the pause itself; this is for the log, and for what was left meanwhile
 _PAUSED_LOOK_S = 1.0
-_WALK, _BOT = "/", "//"  # back-off keys of the rescan and of bot.start; no rel is spelled so
+_BOT = "//"  # the back-off key of bot.start; no rel is spelled so
 
 
 class Rounds:
@@ -72,13 +63,22 @@ class Rounds:
         self.healer = Healer(ws, self.pipeline, metrics.count_bot_command)
         self.lanes = Lanes(wake)
         self.settler = Settler(self._config.watch.debounce_s, self._config.watch.max_delay_s)
-        self.rescan = Rescan(ws)
         self.scrape = Scrape(ws, metrics, self._pending, self.settler.__contains__)
         self.watcher = Watcher(
             self._config.data_dir,
             is_data_file=lambda rel: self._config.is_data_file(rel),  # noqa: PLW0108  # a reload changes the config
             skip_folder=lambda rel: not self._config.may_hold_data_files(rel),
             wake=wake,
+        )
+        self.patrol = Patrol(
+            ws,
+            metrics,
+            announce,
+            self.watcher,
+            self.scrape,
+            note=self._note,
+            miss=self.settler.note,
+            walked=self._mind_backup_dir,
         )
         self._compaction = Compaction(ws, announce.journal_left_long)
         self._verifying = Verifying(ws, self.lanes, announce.verified)
@@ -87,13 +87,7 @@ class Rounds:
         self._backoff = BackOff()
         self._absent: set[str] = set()  # files whose absence is waited out
         self._left_paused: set[str] = set()  # files to be looked at again when the pause ends
-        self._pace = Pace(self._config.watch.rescan_s, _EVENTS_SHARE)
-        self._audit_pace = Pace(_AUDIT_S, _AUDIT_SHARE)
-        self._walking: Sliced[Findings] | None = None
-        self._auditing: Sliced[list[Snapshot]] | None = None
-        self._root_up = True
         now = self._clock.monotonic()
-        self._next_rescan, self._next_audit = now + self._config.watch.rescan_s, now + _AUDIT_S
         self._next_pause_look = now
         self._mind_pause(now)
         self._next_bot_start = now  # an agent that was killed may have left it stopped
@@ -111,15 +105,12 @@ class Rounds:
         self._take_hints()
         self.land(self.lanes.landed())
         now = self._clock.monotonic()
-        if self._walking is not None or now >= self._next_rescan:
-            self._walk()
-        if self._auditing is not None or (now >= self._next_audit and self._root_up):
-            self._audit()
+        self.patrol.turn(now)
         if now >= self._next_pause_look:
             self._mind_pause(now)
         if now >= self._next_bot_start and not self.lanes.heals:
             self._start_bot(now)
-        if self._root_up:
+        if self.patrol.root_up:
             self._verifying.turn(now)
             self._space.turn(now)
             self._packing.turn(now)
@@ -127,15 +118,13 @@ class Rounds:
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
-        if self._walking is not None or self._auditing is not None:
-            return 0.0
-        times = [self._next_rescan, self._next_pause_look]
-        if self._root_up:
-            times += [self._next_audit, self._verifying.next_at, self._space.next_at, self._packing.next_at]
+        times = [self.patrol.next_at, self._next_pause_look]
+        if self.patrol.root_up:
+            times += [self._verifying.next_at, self._space.next_at, self._packing.next_at]
         if not self.lanes.heals:
             times.append(self._next_bot_start)
         due = self.settler.next_due()
-        if due is not None and self._root_up and self.lanes.quick_is_free:
+        if due is not None and self.patrol.root_up and self.lanes.quick_is_free:
             times.append(due)
         return max(0.0, min(times) - self._clock.monotonic())
 
@@ -154,8 +143,9 @@ class Rounds:
         self.scrape.limit_labels()
         self._verifying.adopt_config()
         self._packing.adopt_config()
-        self.rescan.recheck(rel for rel in self.rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
-        self._walk_anew()
+        rescan = self.patrol.rescan
+        rescan.recheck(rel for rel in rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
+        self.patrol.walk_anew()
         self.watcher.stop()
         if not self.polls_by_config:
             self.watcher.start()  # other folders may hold data files now
@@ -170,7 +160,7 @@ class Rounds:
         for kind, count in hints.events.items():
             self._metrics.watch_events.inc(WatchEvent(kind), count)
         if hints.folders or hints.rescan_wanted:
-            self._next_rescan = min(self._next_rescan, now + self._pace.soon_s)
+            self.patrol.walk_soon(now)
 
     def _note(self, rel: str, now: float) -> None:
         """A change was noticed.  An absence is no longer waited out then: it ended, or begins anew."""
@@ -181,14 +171,14 @@ class Rounds:
 
     def _dispatch(self) -> None:
         """Hand due files to the lanes."""
-        if not self._root_up or not self.lanes.quick_is_free:
+        if not self.patrol.root_up or not self.lanes.quick_is_free:
             return
         now = self._clock.monotonic()
         busy = self.lanes.files()
         small: list[Due] = []
         for due in self.settler.due(now, limit=BATCH_FILES):
             if not self._config.is_data_file(due.rel):
-                self.rescan.forget(due.rel)  # a reload has excluded it
+                self.patrol.rescan.forget(due.rel)  # a reload has excluded it
             elif due.rel in busy:
                 self.settler.retry(due.rel, at=now + _AGAIN_S, first_at=due.first_at)
             elif self.pipeline.is_heavy(due.rel):
@@ -267,9 +257,9 @@ class Rounds:
             self._left_paused.add(outcome.rel)
             self._next_pause_look = self._clock.monotonic() + _PAUSED_LOOK_S
         if outcome.ending is Ending.LEFT and outcome.grade is Grade.MISSING:
-            self.rescan.forget(outcome.rel)  # told; when it comes back, it is new
+            self.patrol.rescan.forget(outcome.rel)  # told; when it comes back, it is new
         elif outcome.state is not None:
-            self.rescan.learn(outcome.state)
+            self.patrol.rescan.learn(outcome.state)
 
     def wait_again(self, due: Due, outcome: Outcome) -> None:
         """Put a file that is not settled yet back into the settler."""
@@ -292,8 +282,7 @@ class Rounds:
     def _job_failed(self, job: Job, error: Exception) -> None:
         """A whole batch could not be worked on: all of it is tried again."""
         if not os.path.isdir(self._config.data_dir):
-            self._set_root(up=False)
-            self._next_rescan = self._clock.monotonic() + _ROOT_LOOK_S
+            self.patrol.lose_root(self._clock.monotonic())
         elif isinstance(error, sqlite3.Error):
             self._metrics.io_errors.inc(Operation.CATALOG)
             self._ws.is_doubtful = True
@@ -317,54 +306,15 @@ class Rounds:
         """The catalog is damaged, or its folder was replaced: begin anew from files and journal."""
         self.land(list(self.lanes.finish()))
         self._reopen_folder()
-        self.rescan.recheck(self.rescan.files())
-        self._auditing = None
-        self._walk_anew()
-
-    # rescans
-
-    def _walk_anew(self) -> None:
-        """What a walk under way has found is worth nothing any more."""
-        self._walking, self._next_rescan = None, self._clock.monotonic()
-
-    def _walk(self) -> None:
-        """Find what no event told: begin, or go on for a slice."""
-        walking = self._walking or self._begin_walk()
-        self._walking = None
-        try:
-            done = walking.go_on()
-        except (FileNotFoundError, NotADirectoryError):
-            self._set_root(up=False)
-            self._next_rescan = walking.began + _ROOT_LOOK_S
-            return
-        except FAILURES as error:
-            self._metrics.io_errors.inc(Operation.RESCAN)
-            self._log.error("rescan_failed", **error_fields(error))
-            self._next_rescan = walking.began + self._backoff.next_s(_WALK)
-            return
-        if done is None:
-            self._walking = walking
-            return
-        self._backoff.reset(_WALK)
-        self._set_root(up=True)
-        for rel in done[0].changed:
-            self._note(rel, walking.began)
-        for rel in done[0].missing:
-            self.settler.note(rel, walking.began)
-        self.tell_walk(done[0], walking.spent_s)
-        self._next_rescan = min(self._next_rescan, walking.began + self._walk_pause_s(walking.spent_s))
-        self._mind_backup_dir()  # only now: making a backup folder must not make the data folder it lies in
-
-    def _begin_walk(self) -> Sliced[Findings]:
-        if not self.polls_by_config:
-            self.watcher.restart_if_needed()
-        self._announce.watcher(self.watcher.health(), polls_by_config=self.polls_by_config)
-        self._next_rescan = inf  # but for a doubt that comes up on the way
-        return Sliced(self.rescan.steps(), self._clock)
+        self.patrol.rescan.recheck(self.patrol.rescan.files())
+        self.patrol.walk_anew()
 
     def _mind_backup_dir(self) -> None:
-        """A backup folder that was replaced is opened anew, late writes into displaced files are kept in it, and its
-        journal is kept short."""
+        """Called after each walk, because making a backup folder must not make the data folder it lies in.
+
+        A backup folder that was replaced is opened anew, late writes into displaced files are kept in it, and its
+        journal is kept short.
+        """
         try:
             if self._ws.was_replaced():
                 self._log.error("backup_dir_replaced", backup_dir=self._config.backup_dir)
@@ -378,47 +328,6 @@ class Rounds:
             self._metrics.io_errors.inc(Operation.CATALOG)
             self._log.error("backup_dir_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))
 
-    def _walk_pause_s(self, took_s: float) -> float:
-        watch = self._config.watch
-        if self.polls_by_config or self.watcher.health().mode is Mode.POLLING:
-            self._pace.adjust(min(watch.rescan_s, max(1.0, watch.debounce_s)), _POLLING_SHARE)
-        else:
-            self._pace.adjust(watch.rescan_s, _EVENTS_SHARE)
-        return self._pace.after(took_s)
-
-    def tell_walk(self, findings: Findings, took_s: float) -> None:
-        """A whole walk has ended: metrics and log know."""
-        now = self._clock.utc()
-        self._announce.walk(findings, took_s=took_s, at=now.timestamp())
-        self.scrape.walked_at = now
-        self.scrape.hidden = findings.hidden()
-        self.scrape.overflow_count = self.watcher.health().overflow_count
-
-    def _set_root(self, *, up: bool) -> None:
-        self._root_up = up
-        self._announce.root(up=up)
-
-    def _audit(self) -> None:
-        """Compare catalog and backup folder: others may delete there.  A file whose copies went is looked at again."""
-        auditing = self._auditing or Sliced(forgetting_vanished(self._ws), self._clock)
-        self._auditing = None
-        gone: list[Snapshot] = []
-        try:
-            done = auditing.go_on()
-            if done is None:
-                self._auditing = auditing
-                return
-            gone = done[0]
-            if gone:
-                self._announce.vanished(gone)
-                self._announce.recovered(adopt_unknown(self._ws), None)  # what is there instead may serve
-        except FAILURES as error:
-            self._metrics.io_errors.inc(Operation.CATALOG)
-            self._log.error("audit_failed", **error_fields(error))
-        for rel in {s.rel for s in gone if self._config.is_data_file(s.rel)}:
-            self.settler.note(rel, auditing.began)
-        self._next_audit = auditing.began + self._audit_pace.after(auditing.spent_s)
-
     # the end
 
     def last_snapshots(self) -> None:
@@ -431,7 +340,7 @@ class Rounds:
         self._packing.stop()
         self.land(list(self.lanes.finish()), stopping=True)
         waiting = [due.rel for due in self.settler.drain()]
-        rels = list(dict.fromkeys([*waiting, *self.rescan.walk().changed]))
+        rels = list(dict.fromkeys([*waiting, *self.patrol.rescan.walk().changed]))
         now = self._clock.monotonic()
         for start in range(0, len(rels), BATCH_FILES):
             dues = [Due(rel, True, now) for rel in rels[start : start + BATCH_FILES]]

@@ -29,9 +29,9 @@ from agent.migration import Migration, migrate_first
 from agent.notify import READY, STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
 from agent.record import Recorder, error_fields
 from agent.recover import mark_clean, recover
-from agent.rounds import FAILURES, Rounds
+from agent.rounds import Rounds
 from agent.wake import Wake
-from agent.workspace import Clock, Workspace
+from agent.workspace import FAILURES, Clock, Workspace
 
 _ROOT_LOOK_S = 1.0
 _LOCK_WAIT_S = 10.0
@@ -252,7 +252,7 @@ class Service:
         if self._stop_asked:
             return
         self._not_ready = None
-        self._announce.started(len(self._rounds.rescan), at=self._clock.utc().timestamp())
+        self._announce.started(len(self._rounds.patrol.rescan), at=self._clock.utc().timestamp())
 
     def _listen(self) -> None:
         rounds = self._rounds
@@ -288,8 +288,9 @@ class Service:
         pause(0)
         while not self._stop_asked:
             gate = Gate(
-                self._ws, rounds.pipeline, rounds.healer, rounds.rescan, rounds.learn, pause, lambda: self._stop_asked
-            )
+                self._ws, rounds.pipeline, rounds.healer, rounds.patrol.rescan, rounds.learn, pause,
+                lambda: self._stop_asked,
+            )  # fmt: skip
             try:
                 findings = gate.run()
             except (OSError, sqlite3.Error) as error:
@@ -299,7 +300,7 @@ class Service:
             now = self._clock.monotonic()
             for rel, outcome in gate.last.items():
                 rounds.wait_again(Due(rel, True, now), outcome)
-            rounds.tell_walk(findings, now - began)
+            rounds.patrol.tell(findings, now - began)
             self._log.info(
                 "gate_passed",
                 files=findings.files,
@@ -343,7 +344,7 @@ class Service:
             if config.metrics.listen != old.metrics.listen:
                 self._log.warning("restart_needed", key="metrics.listen", hint="it takes effect at the next start")
         self._announce.reloaded(problems, at=self._clock.utc().timestamp())
-        self._announce.ready(len(self._rounds.rescan))
+        self._announce.ready(len(self._rounds.patrol.rescan))
 
     # the end
 

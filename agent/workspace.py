@@ -12,7 +12,7 @@ from typing import Protocol
 
 from agent.config import Config, FileRule
 from agent.core.decide import HealPolicy
-from agent.core.errors import FormatVersionError
+from agent.core.errors import AgentError, FormatVersionError
 from agent.core.guard import SuspectThresholds
 from agent.core.model import CheckResult, CheckSpec, Grade
 from agent.core.naming import format_stamp, next_stamp
@@ -24,6 +24,9 @@ from agent.disk.lock import FileLocks
 from agent.disk.pause import Pause, pause_in_effect
 from agent.disk.staging import StagingFolder, open_root
 from agent.disk.store import Store
+
+FAILURES = (OSError, sqlite3.Error, AgentError)
+"""What work on a workspace may raise and the daemon outlives: it is told, and tried again."""
 
 
 class Clock(Protocol):
