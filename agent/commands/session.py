@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import sleep
 
 from agent.commands.caller import add_config_options, note, read_config
-from agent.commands.wording import user_name
+from agent.commands.wording import counted, user_name
 from agent.config import Config
 from agent.core.errors import AgentError, LockHeldError, UsageError
 from agent.core.naming import display
@@ -21,7 +21,7 @@ from agent.disk.lock import DaemonLock, daemon_pid
 from agent.healing import Healer
 from agent.outcome import SOON, Ending, Outcome
 from agent.pipeline import Pipeline
-from agent.recover import mark_clean, recover
+from agent.recover import Recovered, mark_clean, recover
 from agent.workspace import SystemClock, Workspace
 
 LOOKS_MAX = 4  # a file that is being written is looked at again, this often
@@ -90,7 +90,7 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
         _refuse_mixed_owners(config)
         ws = Workspace.open(config, SystemClock())
         try:
-            alone = _if_alone(ws, lambda: recover(ws))
+            alone = _if_alone(ws, lambda: _tell(recover(ws)))
             pipeline = Pipeline(ws)
             yield Session(ws, pipeline, Healer(ws, pipeline), daemon_pid(config.state_dir))
             if alone:
@@ -110,6 +110,15 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
             f"the catalog in {display(config.state_dir)}: {error}",
             hint="try again; a damaged catalog is rebuilt from the snapshots at the next start of the agent",
         ) from error
+
+
+def _tell(done: Recovered) -> None:
+    """What nobody but a person can explain, or put right."""
+    if done.vanished:
+        newest = max(done.vanished, key=lambda snapshot: snapshot.taken_at).name
+        note(f"{counted(len(done.vanished), 'snapshot')} deleted by somebody else; the newest was {display(newest)}")
+    for name, error in done.failures:
+        note(f"passed over: {display(name)}: {error}")
 
 
 def _require_folder(data_dir: str) -> None:

@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -216,3 +218,18 @@ def test_a_file_that_stays_open_for_writing_is_read_when_it_holds_still(place: P
 
     assert code == 3
     assert "users.json: corrupt, and being written" in out
+
+
+def test_snapshots_that_somebody_else_deleted_are_told_without_a_daemon(place: Place) -> None:
+    """A host that only runs `check --heal` before its bot would never hear of it."""
+    place.run("snapshot")
+    place.write("users.json", LATER)
+    place.run("snapshot")
+    newest = max(place.backups.glob("users_backup_*"))
+    newest.unlink()
+    with closing(sqlite3.connect(place.backups / ".agent/catalog.sqlite3")) as db, db:
+        db.execute("UPDATE meta SET value='no' WHERE key='clean'")
+
+    _, _, err = place.run("check")
+
+    assert f"1 snapshot deleted by somebody else; the newest was {newest.name}" in err
