@@ -36,7 +36,7 @@ def row_violations(backups: Path, *, deletes: bool = False) -> list[str]:
     with looked_at(backups / ".agent") as state_dir:
         rows = _rows(state_dir, "SELECT name, digest FROM snapshots WHERE doomed=0") if state_dir else []
     there = {copy.name: copy.digest for copy in copies_in(backups)}
-    moved, rewritten = _told_by_journal(backups) if rows else (set(), set())
+    moved, rewritten = _told_by_journal(backups)
     found = []
     for name, digest in ((os.fsdecode(name), digest) for name, digest in rows):
         if name not in there and not deletes and name not in moved:
@@ -49,7 +49,8 @@ def row_violations(backups: Path, *, deletes: bool = False) -> list[str]:
 def _told_by_journal(backups: Path) -> tuple[set[str], set[tuple[str, str, str | None]]]:
     """The names that an accept took away, and the digests before and after each erasure: a start knows of both."""
     moved, rewritten = set(), set()
-    for line in (backups / ".agent/journal.jsonl").read_bytes().splitlines():
+    journal = backups / ".agent/journal.jsonl"
+    for line in journal.read_bytes().splitlines() if journal.exists() else []:
         with contextlib.suppress(ValueError):
             record = json.loads(line)
             if record.get("op") == "accept":

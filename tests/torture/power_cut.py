@@ -96,8 +96,9 @@ PIN_BESIDE = replace(PIN, name="pin beside the running service", act=_pin_beside
 def _with_long_journal(place: Place) -> None:
     """The journal is due to be made short at the next start."""
     changed(place)
-    with (place.backups / JOURNAL).open("a") as stream:
-        stream.writelines(f"{json.dumps(record)}\n" for record in long_journal(place))
+    journal = place.backups / JOURNAL
+    young = journal.read_text()
+    journal.write_text("".join(f"{json.dumps(record)}\n" for record in long_journal(place)) + young)
 
 
 COMPACT = replace(SNAPSHOT, name="journal made short at a start", prepare=_with_long_journal, done=is_short)
