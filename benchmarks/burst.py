@@ -32,7 +32,7 @@ from pairs import Report, options, tell
 
 FILE = "users.json"
 LOOP = 'inotifywait -q -m -e close_write -e moved_to --include "{file}$" --format %f "$0" | while read -r f; do cp "$0/$f" "$1/$f"; done'
-CHANGES_AHEAD = 200
+CHANGES_AHEAD = 197  # a prime: no `max_delay` later it is the same state again
 ROOM_FOR_NOTES = 1.15  # catalog, journal and folders, beside the copies themselves
 LOG_EVERY_S = 10.0
 
