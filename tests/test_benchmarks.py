@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 TINY = {
     "one_change.py": "--files 3 --pairs 1 --sizes 4_KB --styles rename --idle 0",
+    "flush.py": "--files 2 --pairs 1",
     "heal.py": "--files 3 --pairs 1 --sizes 4_KB",
     "first_protection.py": "--files 5 --pairs 1 --big 0",
     "start.py": "--files --pairs 1",
