@@ -108,6 +108,7 @@ class Rounds:
         self.patrol.turn(now)
         if now >= self._next_pause_look:
             self._mind_pause(now)
+            self._mind_journal(now)
         if now >= self._next_bot_start and not self.lanes.heals:
             self._start_bot(now)
         if self.patrol.root_up:
@@ -232,6 +233,16 @@ class Rounds:
                 self._left_paused.clear()
         self._next_pause_look = now + (_PAUSED_LOOK_S if self._left_paused else _PAUSE_LOOK_S)
 
+    def _mind_journal(self, now: float) -> None:
+        """The journal is kept short.  Not after walks: those of a large folder on a busy machine are far apart."""
+        try:
+            shorten = self._compaction.due(now)
+        except FAILURES as error:
+            self._announce.journal_left_long(error)
+            return
+        if shorten is not None:
+            self.lanes.fly((), shorten, now=now)
+
     def _start_bot(self, now: float) -> None:
         def work() -> list[Outcome]:
             self.healer.start_bot()
@@ -312,8 +323,7 @@ class Rounds:
     def _mind_backup_dir(self) -> None:
         """Called after each walk, because making a backup folder must not make the data folder it lies in.
 
-        A backup folder that was replaced is opened anew, late writes into displaced files are kept in it, and its
-        journal is kept short.
+        A backup folder that was replaced is opened anew, and late writes into displaced files are kept in it.
         """
         try:
             if self._ws.was_replaced():
@@ -321,9 +331,6 @@ class Rounds:
                 self._reopen()
             for late in self.healer.recheck_displaced():
                 self._recorder.record(late)
-            now = self._clock.monotonic()
-            if (shorten := self._compaction.due(now)) is not None:
-                self.lanes.fly((), shorten, now=now)
         except FAILURES as error:
             self._metrics.io_errors.inc(Operation.CATALOG)
             self._log.error("backup_dir_unavailable", backup_dir=self._config.backup_dir, **error_fields(error))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from bench import DAMAGE, USERS, Bench, document
 
+import agent.compaction as compaction_module
 from agent.announce import Announcer
 from agent.metrics import Metrics
 from agent.record import Recorder
@@ -187,3 +188,18 @@ def test_change_during_a_long_walk_does_not_wait_for_its_end(days: Days, monkeyp
     assert days.rounds.idle_s() == 0, "and is not at its end"
     days.pass_s(60)
     assert days.bench.stored("c.json") == [document(1)]
+
+
+def test_journal_is_kept_short_however_far_apart_the_walks_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Walks of a busy machine were twenty minutes apart, and the journal grew as long."""
+    monkeypatch.setattr(compaction_module, "_SPARE_BYTES", 1000)
+    days = Days(Bench(tmp_path, "watch: {mode: polling, rescan: 24h}"))
+    try:
+        gone = {"op": "publish", "name": "gone", "rel": "gone.json", "digest": "0" * 64, "size": 1}
+        days.bench.ws.journal.append_durably(*[gone] * 100)
+
+        days.pass_s(300, step_s=5)
+
+        assert days.bench.ws.journal.size_bytes() == 0
+    finally:
+        days.close()
