@@ -143,6 +143,13 @@ class Announcer:
             hint="something else deletes in the backup folder: give the agent a backup_dir of its own",
         )
 
+    def left_pending(self, files: Sequence[str]) -> None:
+        """At the end these were being written, or not to be had: their last change has no snapshot."""
+        self._log.warning(
+            "changes_left_pending", count=len(files), files=sorted(files)[:_NAMES_SHOWN],
+            hint="they are looked at with the next start",
+        )  # fmt: skip
+
     def journal_left_long(self, error: Exception) -> None:
         """The journal could not be made short: it is as it was, and will be tried again.  Called from a lane."""
         self._metrics.io_errors.inc(Operation.CATALOG)

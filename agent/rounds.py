@@ -349,9 +349,13 @@ class Rounds:
         waiting = [due.rel for due in self.settler.drain()]
         rels = list(dict.fromkeys([*waiting, *self.patrol.rescan.walk().changed]))
         now = self._clock.monotonic()
+        left: list[str] = []
         for start in range(0, len(rels), BATCH_FILES):
             dues = [Due(rel, True, now) for rel in rels[start : start + BATCH_FILES]]
             for outcome in self.pipeline.run(dues, Reason.SHUTDOWN):
                 self._recorder.record(outcome)
+                left += [outcome.rel] if outcome.ending in SOON else []
+        if left:
+            self._announce.left_pending(left)
         for late in self.healer.recheck_displaced():
             self._recorder.record(late)

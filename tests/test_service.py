@@ -1,7 +1,9 @@
 """The rounds of the daemon with a clock that is told and a watcher that sees nothing: rescans find every change."""
 
+import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from bench import DAMAGE, USERS, Bench, document
 
 import agent.compaction as compaction_module
 from agent.announce import Announcer
+from agent.logs import configure_logs
 from agent.metrics import Metrics
 from agent.record import Recorder
 from agent.recover import recover
@@ -203,3 +206,14 @@ def test_journal_is_kept_short_however_far_apart_the_walks_are(tmp_path: Path, m
         assert days.bench.ws.journal.size_bytes() == 0
     finally:
         days.close()
+
+
+def test_file_that_is_being_written_at_the_end_is_told(days: Days, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no snapshot of its last change, and only the next start would find out."""
+    configure_logs("json", "info", sys.stderr)
+    days.bench.write(document(1))
+    with (days.bench.data / USERS).open("r+b"):
+        days.rounds.last_snapshots()
+
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [event["files"] for event in events if event["event"] == "changes_left_pending"] == [[USERS]]
