@@ -55,15 +55,21 @@ _TRIED_LEVELS = 8  # what lies deeper is more likely brackets and nothing else: 
 def _container(levels: int) -> bytes:
     """Return the pattern of an object or array that holds containers to `levels` below."""
     value = rb"(?:" + _SCALAR + (rb"|" + _container(levels - 1) if levels else b"") + rb")"
-    member = _WS + _STRING + _WS + rb":" + _WS + value + _WS
-    item = _WS + value + _WS
-    filled = [one + rb"(?:(?>," + one + rb"))*+" for one in (member, item)]
-    return rb"(?>\{(?:" + _WS + rb"\}|" + filled[0] + rb"\})|\[(?:" + _WS + rb"\]|" + filled[1] + rb"\]))"
+    members = _filled(_WS + _STRING + _WS + rb":" + _WS + value + _WS, rb"\}")
+    return rb"(?>\{" + members + rb"|\[" + _filled(_WS + value + _WS, rb"\]") + rb")"
+
+
+def _filled(one: bytes, closer: bytes) -> bytes:
+    """Return the pattern of any number of `one` up to the closing bracket, with a comma between two of them.
+
+    `one` stands in it once, as the pattern doubles with each level as it is.
+    """
+    return rb"(?:(?>" + one + rb"(?:,(?!" + _WS + closer + rb")|(?=" + closer + rb"))))*+" + _WS + closer
 
 
 @cache
 def _container_member(bracket: int) -> Callable[[bytes | memoryview, int], re.Match[bytes] | None]:
-    """Return what swallows a member of an object or array; made on first need, as that takes a tenth of a second."""
+    """Return what swallows a member of an object or array; made on first need, as that takes its time."""
     key = _STRING + _WS + rb":" + _WS if bracket == _OBJECT else b""
     return re.compile(_WS + key + _container(_NESTED_LEVELS) + _WS + b",").match
 

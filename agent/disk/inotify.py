@@ -27,9 +27,14 @@ from watchdog.events import (
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
+from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 PROBE_PREFIX = "backup-agent-probe-"
 PROBE_SUFFIX = ".part.tmp"  # one that a kill left behind holds nothing and is swept
+
+# How long the library holds back all events behind a move out of a watched folder, for the other half of the move;
+# 0.5 if it is not told.  Both halves come together, and without the second each name is hinted on its own.
+_MOVE_WAIT_S = 0.02
 
 # Opened and closed-without-writing are left out: our own reads would wake us.
 _KINDS: list[type[FileSystemEvent]] = [
@@ -66,6 +71,7 @@ class Listening:
         on_loss: Callable[[], None],
     ) -> None:
         _silence_library()
+        InotifyMoveEventGrouper.delay = _MOVE_WAIT_S
         self._inotify = _Inotify(os.fsencode(root), skip_folder, on_loss)
         self._inotify.start()
         self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
