@@ -36,7 +36,11 @@ CREATE TABLE IF NOT EXISTS snapshots(
     root TEXT, records INTEGER, pinned INTEGER NOT NULL, doomed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY(rel, taken, name)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS snapshots_by_grade ON snapshots(grade, stored);
+DROP INDEX IF EXISTS snapshots_by_grade;
+CREATE INDEX IF NOT EXISTS snapshots_for_counts ON snapshots(grade, doomed, stored);
+CREATE INDEX IF NOT EXISTS snapshots_doomed ON snapshots(doomed) WHERE doomed=1;
+CREATE INDEX IF NOT EXISTS files_for_counts ON files(grade, since);
+CREATE INDEX IF NOT EXISTS files_given_up ON files(gave_up) WHERE gave_up=1;
 CREATE INDEX IF NOT EXISTS snapshots_by_age ON snapshots(taken, name);
 CREATE TABLE IF NOT EXISTS packs(
     rel BLOB NOT NULL, name BLOB NOT NULL, stored INTEGER NOT NULL, PRIMARY KEY(rel, name)

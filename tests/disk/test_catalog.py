@@ -1,9 +1,10 @@
+import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -370,3 +371,28 @@ def test_value_of_many_megabytes_is_damage_and_not_memory(tmp_path: Path) -> Non
     with pytest.raises(sqlite3.DatabaseError):
         catalog.note("clean")
     catalog.close()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Catalog.count_files,
+        Catalog.count_given_up,
+        Catalog.count_snapshots,
+        Catalog.doomed,
+        lambda catalog: catalog.count_missing(since=NOON),
+    ],
+)
+def test_what_each_scrape_and_start_asks_reads_no_table_as_a_whole(
+    catalog: Catalog, ask: Callable[[Catalog], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over 100,000 files such a question took most of a second."""
+    asked: list[tuple[str, Sequence[object]]] = []
+    monkeypatch.setattr(catalog, "_read", lambda sql, values=(): asked.append((sql, values)) or [(0, 0, 0)])
+    with contextlib.suppress(sqlite3.DatabaseError):  # that is no row
+        ask(catalog)
+    monkeypatch.undo()
+
+    [(sql, values)] = asked
+    plan = [row[3] for row in catalog._read(f"EXPLAIN QUERY PLAN {sql}", values)]
+    assert all("INDEX" in step for step in plan), plan
