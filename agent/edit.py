@@ -26,12 +26,15 @@ class EditRefusedError(AgentError):
     """The edit cannot be made, or its result would not be good; nothing was changed."""
 
 
-def edit_live(ws: Workspace, pipeline: Pipeline, rel: str, edit: Edit, displaced: list[Displaced]) -> Outcome:
+def edit_live(
+    ws: Workspace, pipeline: Pipeline, rel: str, edit: Edit, displaced: list[Displaced], *, reason: Reason
+) -> Outcome:
     """Make one attempt to have `rel` show what `edit` makes of its bytes; what it showed before is kept.
 
     The endings: HEALED; UNCHANGED, `edit` changed nothing; RACED, BUSY or CHANGED, try again; LEFT (with an
     `EditRefusedError`), SKIPPED, UNREADABLE or HEAL_FAILED, the live file is as it was.  Once edited, the new state is
-    looked at like any change; the error says why it got no snapshot.  `displaced` gets the inode to keep an eye on.
+    looked at like any change, for `reason`; the error says why it got no snapshot.  `displaced` gets the inode to keep
+    an eye on.
 
     Raises:
         EditRefusedError: `edit` raised it.
@@ -42,7 +45,7 @@ def edit_live(ws: Workspace, pipeline: Pipeline, rel: str, edit: Edit, displaced
     with one_look(ws, rel, at_gate=False) as (root_fd, look):
         done = _swapped(ws, root_fd, look, edit, displaced)
     if done.ending is Ending.HEALED:
-        seen = pipeline.run([due], Reason.MANUAL)[0]
+        seen = pipeline.run([due], reason)[0]
         return replace(done, state=seen.state, snapshot=seen.snapshot, error=seen.error)
     return done
 

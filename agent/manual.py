@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.core.model import FileState, Grade, HealAction, Ownership, Reason, Shape, Snapshot
+from agent.core.model import FileState, Grade, HealAction, Reason, Snapshot
 from agent.core.settle import Due
 from agent.disk.capture import CHUNK_BYTES
 from agent.disk.publish import Draft, Refused
@@ -118,7 +118,13 @@ def _accepted(ws: Workspace, look: Look, good: Snapshot | None) -> Snapshot | Re
     aside = next((s for s in look.snapshots if s.grade is Grade.SUSPECT and s.digest == caught.digest), None)
     is_newer = aside is not None and (good is None or aside.taken_at > good.taken_at)
     if aside is None or not is_newer or not ws.store.is_intact(aside):
-        return _publish(ws, look.rel, caught.content, caught.digest, caught.ownership, look.result.shape)
+        return _publish(
+            ws,
+            Draft(
+                look.rel, caught.content, caught.digest, caught.ownership, Grade.GOOD, Reason.MANUAL,
+                look.result.shape, ws.stamp(look.rel),
+            ),
+        )  # fmt: skip
     accepted = ws.store.accept(aside)
     with ws.catalog.transaction():
         ws.catalog.remove_snapshots([aside])
@@ -156,7 +162,11 @@ def _stand(ws: Workspace, look: Look, chosen: Chosen) -> tuple[FileState, Except
     if snapshot.grade is Grade.GOOD:
         newest = ws.catalog.newest(look.rel, Grade.GOOD)
         if newest is None or newest.digest != snapshot.digest:
-            again = _publish(ws, look.rel, chosen.plain, snapshot.digest, ownership, snapshot.shape)
+            draft = Draft(
+                look.rel, chosen.plain, snapshot.digest, ownership, Grade.GOOD, Reason.RESTORED, snapshot.shape,
+                ws.stamp(look.rel),
+            )  # fmt: skip
+            again = _publish(ws, draft)
             if isinstance(again, Snapshot):
                 newest = again
             else:
@@ -167,11 +177,8 @@ def _stand(ws: Workspace, look: Look, chosen: Chosen) -> tuple[FileState, Except
     return state, error
 
 
-def _publish(
-    ws: Workspace, rel: str, content: bytes | StagedFile, digest: str, ownership: Ownership | None, shape: Shape | None
-) -> Snapshot | Refused:
-    """These bytes are the newest good snapshot of `rel`."""
-    draft = Draft(rel, content, digest, ownership, Grade.GOOD, Reason.MANUAL, shape, ws.stamp(rel))
+def _publish(ws: Workspace, draft: Draft) -> Snapshot | Refused:
+    """The bytes of `draft` are the newest good snapshot of its file."""
     with ws.store.staging() as staging:
         done = ws.store.publish([draft], staging)[0]
     if isinstance(done, Snapshot):

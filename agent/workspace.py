@@ -197,6 +197,7 @@ class Workspace:
             keep_monthly=keep.keep_monthly,
             keep_yearly=keep.keep_yearly,
             minimum_good=keep.minimum_good,
+            keep_replaced=timedelta(seconds=keep.keep_replaced_s),
             keep_deleted=_span(keep.keep_deleted_s),
         )
 

@@ -9,7 +9,8 @@ from agent.bot import BotCommandError, bot_stopped
 from agent.commands.caller import note
 from agent.commands.progress import with_progress
 from agent.commands.session import Session
-from agent.commands.wording import say, why
+from agent.commands.wording import local_time, say, why
+from agent.core.model import Grade
 from agent.core.naming import display
 from agent.outcome import Ending, Outcome
 
@@ -70,6 +71,15 @@ def tell_unkept(outcome: Outcome) -> None:
     """What was asked for is done, but the new state has no snapshot yet: why."""
     if outcome.error is not None and outcome.ending in (Ending.HEALED, Ending.UNCHANGED):
         note(f"{display(outcome.rel)}: no snapshot of it could be made: {outcome.error}; the next look tries again")
+
+
+def kept_as(session: Session, name: str) -> str:
+    """Return the copy of what was replaced as it is told: its name, and until when rotation leaves it alone."""
+    copy = session.ws.catalog.snapshot_named(name)
+    keep = session.ws.retention_policy().keep_replaced
+    if copy is None or copy.grade is not Grade.GOOD or not keep:
+        return display(name)
+    return f"{display(name)}, at least until {local_time(session.ws.clock.utc() + keep)}"
 
 
 def why_not(outcome: Outcome, done: str) -> str:

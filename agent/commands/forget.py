@@ -147,7 +147,9 @@ def _erase_live(session: Session, rel: str, erasing: _Erasing) -> None:
         AgentError: it is as it was, and so is every snapshot.
     """
     displaced = session.healer.displaced
-    outcome = session.until_settled(lambda: edit_live(session.ws, session.pipeline, rel, erasing.of_bytes, displaced))
+    outcome = session.until_settled(
+        lambda: edit_live(session.ws, session.pipeline, rel, erasing.of_bytes, displaced, reason=Reason.MANUAL)
+    )
     session.healer.recheck_displaced()
     if outcome.ending not in (Ending.HEALED, Ending.UNCHANGED):
         raise _refusal(outcome)

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(as_json(answers, done.late, at=at, dry_run=args.dry_run))
         else:
-            tell(answers, now=session.ws.clock.utc(), at=at, dry_run=args.dry_run)
+            tell(session, answers, at=at, dry_run=args.dry_run)
             tell_late(done.late)
         if any(answer.outcome and answer.fate is Fate.RESTORED for answer in answers):
             warn_of_memory(session, no_bot=args.no_bot)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from agent.commands.by_hand import carry_out, tell_unkept, warn_of_memory
+from agent.commands.by_hand import carry_out, kept_as, tell_unkept, warn_of_memory
 from agent.commands.caller import note
 from agent.commands.moments import in_both_zones
 from agent.commands.session import Session
@@ -17,7 +17,7 @@ from agent.core.errors import AgentError
 from agent.core.json_edit import AmbiguousKeyError, JsonText, Path
 from agent.core.json_patch import pointer_to
 from agent.core.json_record import NoDocumentError, open_document, path_of, with_records
-from agent.core.model import Snapshot
+from agent.core.model import Reason, Snapshot
 from agent.core.naming import display
 from agent.core.paste import shell_word
 from agent.edit import EditRefusedError, edit_live
@@ -92,7 +92,9 @@ def restore_records(
 
 def _bring_back(session: Session, wish: _Wish) -> Outcome:
     displaced = session.healer.displaced
-    return session.until_settled(lambda: edit_live(session.ws, session.pipeline, wish.rel, wish.edited, displaced))
+    return session.until_settled(
+        lambda: edit_live(session.ws, session.pipeline, wish.rel, wish.edited, displaced, reason=Reason.RESTORED)
+    )
 
 
 def _found(session: Session, rel: str, candidates: Sequence[Snapshot], keys: Sequence[str]) -> _Wish:
@@ -174,7 +176,7 @@ def _tell(session: Session, wish: _Wish, outcome: Outcome, at: datetime | None, 
         else:
             say(f"  {name}: {'replaced' if is_done else 'would replace'} {shown(before)} by {shown(text)}")
     if outcome.quarantined:
-        say(f"  what it was before is kept as {display(outcome.quarantined)}")
+        say(f"  what it was before is kept as {kept_as(session, outcome.quarantined)}")
     if outcome.ending is Ending.UNCHANGED:
         advise(f"  `backup-agent list {shell_word(wish.rel)}` shows older states, for --at or --snapshot")
 

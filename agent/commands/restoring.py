@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from agent.commands.by_hand import why_not
+from agent.commands.by_hand import kept_as, why_not
 from agent.commands.caller import pasteable
 from agent.commands.moments import in_both_zones
 from agent.commands.session import Session
@@ -101,26 +101,29 @@ def nothing_to_restore(wish: Wish) -> NoRestorePointError:
 # in words
 
 
-def tell(answers: Sequence[Answer], *, now: datetime, at: datetime | None, dry_run: bool) -> None:
+def tell(session: Session, answers: Sequence[Answer], *, at: datetime | None, dry_run: bool) -> None:
     """Say what was done, or would be; of the files that nobody named, those that stay as they are are only counted."""
     if at is not None:
         say(f"the state at {in_both_zones(at)}:")
     for answer in answers:
-        _tell_one(answer, now, at, dry_run=dry_run)
+        _tell_one(session, answer, at, dry_run=dry_run)
     if at is not None or len(answers) != 1 or not answers[0].plan.wish.is_named:
         say(summary(answers, dry_run=dry_run))
 
 
-def _tell_one(answer: Answer, now: datetime, at: datetime | None, *, dry_run: bool) -> None:
+def _tell_one(session: Session, answer: Answer, at: datetime | None, *, dry_run: bool) -> None:
     plan, name, word = answer.plan, display(answer.plan.rel), shell_word(answer.plan.rel)
     source = display(plan.snapshot.name) if plan.snapshot else ""
     match answer.fate:
         case Fate.RESTORED:
             done = "would be restored" if dry_run else "restored"
-            say(f"{name}: {'is' if dry_run else 'was'} {_was(answer)}, {done} from {source}")
-            if plan.snapshot:
-                say(f"  {described(plan.snapshot, now, at)}")
-            _tell_more(answer)
+            told = f"{name}: {'is' if dry_run else 'was'} {_was(answer)}, {done} from {source}"
+            if plan.wish.is_named:
+                say(told)
+                _tell_more(session, answer, at)
+            else:  # one of many: one line each
+                aside = answer.outcome.quarantined if answer.outcome else None
+                say(f"{told}{f'; what it replaced is {display(aside)}' if aside else ''}")
         case Fate.UNCHANGED if plan.wish.is_named:
             say(f"{name}: holds the bytes of {source} already")
             advise(f"  `backup-agent list {word}` shows older ones, for --at or --snapshot")
@@ -135,10 +138,12 @@ def _was(answer: Answer) -> str:
     return str(answer.outcome.grade) if answer.outcome and answer.outcome.grade else answer.plan.state
 
 
-def _tell_more(answer: Answer) -> None:
+def _tell_more(session: Session, answer: Answer, at: datetime | None) -> None:
     outcome, snapshot = answer.outcome, answer.plan.snapshot
+    if snapshot:
+        say(f"  {described(snapshot, session.ws.clock.utc(), at)}")
     if outcome and outcome.quarantined:
-        say(f"  what it replaced is kept as {display(outcome.quarantined)}")
+        say(f"  what it replaced is kept as {kept_as(session, outcome.quarantined)}")
     if snapshot and snapshot.grade in _WARNINGS:
         say(f"  this state is {snapshot.grade}: {_WARNINGS[snapshot.grade].format(word=shell_word(answer.plan.rel))}")
 

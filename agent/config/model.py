@@ -84,6 +84,9 @@ class Retention(Section, frozen=True):
     minimum_good: Annotated[
         CountFromOne, _doc("This many good ones stay, whatever the other rules and the space budget say.")
     ] = 1
+    keep_replaced_s: Annotated[
+        Seconds, _doc("What a restore by hand took the place of, and what it put there, stay this long.")
+    ] = 604_800.0
     keep_deleted_s: Annotated[
         Seconds | None, _doc("How long the snapshots of a file that is gone are kept.", unset="forever")
     ] = None

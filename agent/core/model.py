@@ -31,6 +31,7 @@ class Reason(StrEnum):
     SHUTDOWN = "shutdown"
     MANUAL = "manual"
     PRE_RESTORE = "pre_restore"
+    RESTORED = "restored"
     ADOPTED = "adopted"
 
 

@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import TypeVar
 
-from agent.core.model import Grade, Snapshot
+from agent.core.model import Grade, Reason, Snapshot
 
 _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,7 +25,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class RetentionPolicy:
     """How many snapshots stay, rule by rule; one that any rule keeps stays.
 
-    `keep_deleted` is how long all snapshots stay once their file was deleted on purpose; None means for ever.
+    `keep_replaced` is how long what a person's restore took the place of stays, and what it put there.  `keep_deleted`
+    is how long all snapshots stay once their file was deleted on purpose; None means for ever.
     """
 
     keep_last: int = 10
@@ -37,6 +39,7 @@ class RetentionPolicy:
     keep_monthly: int = 0
     keep_yearly: int = 0
     minimum_good: int = 1
+    keep_replaced: timedelta = timedelta(days=7)
     keep_deleted: timedelta | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +102,8 @@ def plan_retention(
         if freeze is not None:
             for snapshot in group:
                 reasons[snapshot.name].append(freeze)
+    for snapshot, reason in _by_hand(good, policy.keep_replaced, now) if source_gone_since is None else ():
+        reasons[snapshot.name].append(reason)
     for snapshot in ahead:
         if snapshot.name in reasons:
             reasons[snapshot.name].append("dated in the future: counted apart")
@@ -152,6 +157,25 @@ def _rotation(
     for rule, count, bucket in _buckets(policy):
         for snapshot in _oldest_of_buckets(newest_first, count, bucket):
             yield snapshot, f"{rule} {_LABELS[rule](snapshot.taken_at)}"
+
+
+def _by_hand(newest_first: Sequence[Snapshot], keep: timedelta, now: datetime) -> Iterable[tuple[Snapshot, str]]:
+    """Yield both ends of each restore by hand that is younger than `keep`: a person may want to go back.
+
+    What it replaced is the state before it, whatever that was taken for, or one that was taken for the restore.
+    """
+    replaced: dict[str, Snapshot] = {}
+    for snapshot, before in zip_longest(newest_first, newest_first[1:]):
+        if abs(now - snapshot.taken_at) >= keep:
+            continue
+        if snapshot.reason is Reason.PRE_RESTORE:
+            replaced[snapshot.name] = snapshot
+        if snapshot.reason is Reason.RESTORED:
+            yield snapshot, f"restored by hand, kept for {_spelled(keep)}"
+            if before is not None:
+                replaced[before.name] = before
+    for snapshot in replaced.values():
+        yield snapshot, f"replaced by hand, kept for {_spelled(keep)}"
 
 
 def _buckets(policy: RetentionPolicy) -> Iterable[tuple[str, int, Callable[[datetime], Hashable]]]:

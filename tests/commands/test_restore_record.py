@@ -159,3 +159,18 @@ def test_restored_state_that_could_not_be_kept_as_a_snapshot_is_told(
 
     assert (code, place.read("users.json")["3"]) == (0, USERS["3"])
     assert "no snapshot of it could be made: [Errno 28] No space left on device" in err
+
+
+def test_what_a_record_replaced_outlives_a_bot_that_saves_all_the_time(place: Place) -> None:
+    place.configure("backup: {retention: {keep_last: 2, keep_intervals: 0, keep_hourly: 0, keep_daily: 0}}")
+    place.run("snapshot", "users.json")
+    place.write("users.json", {key: value for key, value in USERS.items() if key != "3"})
+    _, told = place.json("restore", "users.json", "--key", "3")
+    for number in range(5):
+        place.write("users.json", {**USERS, "3": {"name": f"save {number}"}})
+        place.run("snapshot", "users.json")
+
+    left = {s["name"]: s["reason"] for s in place.snapshots()}
+    assert told["kept_as"] in left
+    assert "restored" in left.values()
+    assert len(left) == 4

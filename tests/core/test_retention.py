@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -14,10 +15,10 @@ NOTHING = RetentionPolicy(keep_last=0, keep_intervals=0, keep_hourly=0, keep_dai
 DAY = timedelta(days=1)
 
 
-def snap(taken_at: datetime, grade: Grade = Grade.GOOD, *, pinned: bool = False) -> Snapshot:
-    return Snapshot(
-        "users.json", f"n{taken_at.isoformat()}", taken_at, "0" * 64, 10, grade, Reason.CHANGE, None, pinned
-    )
+def snap(
+    taken_at: datetime, grade: Grade = Grade.GOOD, *, pinned: bool = False, reason: Reason = Reason.CHANGE
+) -> Snapshot:
+    return Snapshot("users.json", f"n{taken_at.isoformat()}", taken_at, "0" * 64, 10, grade, reason, None, pinned)
 
 
 def aged(**age: float) -> Snapshot:
@@ -37,6 +38,7 @@ streams = st.lists(gaps, min_size=1, max_size=40).map(
     lambda seconds: [NOW + timedelta(seconds=sum(seconds[: i + 1])) for i in range(len(seconds))]
 )
 small = st.integers(0, 4)
+why_taken = st.sampled_from([Reason.CHANGE, Reason.CHANGE, Reason.PRE_RESTORE, Reason.RESTORED])
 policies = st.builds(
     RetentionPolicy,
     keep_last=small,
@@ -48,14 +50,18 @@ policies = st.builds(
     keep_monthly=small,
     keep_yearly=small,
     minimum_good=st.integers(1, 3),
+    keep_replaced=st.integers(0, 14).map(lambda days: timedelta(days=days)),
     keep_deleted=st.none() | st.integers(0, 10).map(lambda days: timedelta(days=days)),
 )
 snapshots_strategy = st.lists(
     st.builds(
-        lambda seconds, grade, pinned: snap(NOW + timedelta(seconds=seconds), grade, pinned=pinned),
+        lambda seconds, grade, pinned, reason: snap(
+            NOW + timedelta(seconds=seconds), grade, pinned=pinned, reason=reason
+        ),
         st.integers(-40 * 86_400, 86_400),
         st.sampled_from([Grade.GOOD, Grade.GOOD, Grade.GOOD, Grade.SUSPECT, Grade.CORRUPT]),
         st.booleans() | st.just(False),
+        why_taken,
     ),
     max_size=40,
     unique_by=lambda snapshot: snapshot.name,
@@ -92,16 +98,40 @@ def test_planning_again_on_what_stays_deletes_nothing(
     )
 
 
-@given(stream=streams, policy=policies)
+@given(stream=streams, policy=policies, data=st.data())
 def test_rotating_after_every_snapshot_leaves_the_same_as_rotating_once_at_the_end(
-    stream: list[datetime], policy: RetentionPolicy
+    stream: list[datetime], policy: RetentionPolicy, data: st.DataObject
 ) -> None:
+    snapshots = [snap(taken_at, reason=data.draw(why_taken)) for taken_at in stream]
     remaining: list[Snapshot] = []
-    for taken_at in stream:
-        remaining = kept(plan_retention([*remaining, snap(taken_at)], policy, now=taken_at))
+    for snapshot in snapshots:
+        remaining = kept(plan_retention([*remaining, snapshot], policy, now=snapshot.taken_at))
 
-    at_once = plan_retention([snap(taken_at) for taken_at in stream], policy, now=stream[-1])
-    assert remaining == kept(at_once)
+    assert remaining == kept(plan_retention(snapshots, policy, now=stream[-1]))
+
+
+@given(snapshots=snapshots_strategy, policy=policies)
+def test_what_a_restore_by_hand_replaced_stays_for_its_time_whatever_the_other_rules_say(
+    snapshots: list[Snapshot], policy: RetentionPolicy
+) -> None:
+    plan = plan_retention(snapshots, policy, now=NOW)
+
+    good = sorted((s for s in snapshots if s.grade is Grade.GOOD), key=lambda s: s.taken_at)
+    young = {s for s in good if NOW - policy.keep_replaced < s.taken_at <= NOW}
+    by_hand = {s for s in young if s.reason is not Reason.CHANGE}
+    before = {old for old, new in pairwise(good) if new in young and new.reason is Reason.RESTORED}
+    assert (by_hand | before).isdisjoint(plan.delete)
+
+
+def test_a_state_replaced_by_hand_says_why_it_stays_and_goes_when_its_time_is_over() -> None:
+    change, restored, newest = aged(days=3), snap(NOW - 2 * DAY, reason=Reason.RESTORED), aged(hours=1)
+
+    young = plan_retention([change, restored, newest], replace(NOTHING, keep_replaced=7 * DAY), now=NOW)
+    old = plan_retention([change, restored, newest], replace(NOTHING, keep_replaced=DAY), now=NOW)
+
+    assert reasons(young, change) == ("replaced by hand, kept for 7d",)
+    assert reasons(young, restored) == ("restored by hand, kept for 7d",)
+    assert old.delete == (change, restored)
 
 
 @given(snapshots=snapshots_strategy, policy=policies, planted=st.lists(st.integers(1, 10**9), max_size=5, unique=True))
