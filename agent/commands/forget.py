@@ -2,14 +2,17 @@
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
-from agent.bot import bot_stopped
+from agent.bot import BotCommandError, bot_stopped
 from agent.commands.by_hand import tell_unkept
-from agent.commands.names import resolve_file
+from agent.commands.caller import note
+from agent.commands.mentions import mentions, text_of
+from agent.commands.names import Meant, all_files, meant_by
+from agent.commands.progress import with_progress
 from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
 from agent.commands.states import LIVE, NoStateError, UnfitStateError, open_state
 from agent.commands.wording import counted, print_json, say
@@ -25,13 +28,13 @@ from agent.core.json_record import (
 )
 from agent.core.model import Reason
 from agent.core.naming import display
-from agent.core.paste import shell_word
 from agent.core.settle import Due
 from agent.edit import EditRefusedError, edit_live
 from agent.erase import Fate, Step, erase, plan_erasure
 from agent.outcome import Ending, Outcome
 
 _LEFT, _NOTHING = 3, NoStateError.exit_code
+_NAMED_MAX = 10
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,22 +43,35 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "forget-record",
         help="take one record out of a data file and all its snapshots, for ever",
         text="Take the record KEY out of FILE and out of every copy of it that is kept here: good, suspect, in\n"
-        "quarantine, or the original of a migration.  Each is rewritten in one step, graded again, and keeps\n"
-        "its name; one that cannot be taken apart is deleted, because it may hold the record.  Without --yes\n"
-        "it is only told what would be done.  Nothing brings the record back afterwards.  Copies elsewhere\n"
-        "are yours to find: other files of the bot, other machines, the free blocks of the disk.",
+        "quarantine, or the original of a migration.  A folder, or --all, stands for every file that has it.\n"
+        "Each copy is rewritten in one step, graded again, and keeps its name; one that cannot be taken apart\n"
+        "is deleted, because it may hold the record.  Without --yes it is only told what would be done.\n"
+        "Nothing brings the record back afterwards.  Other data files that mention KEY are named.  Copies\n"
+        "elsewhere are yours to find: other files of the bot, other machines, the free blocks of the disk.",
         example="examples:\n  backup-agent forget-record data/users.json 123456\n"
         "  backup-agent forget-record data/users.json 123456 --yes\n"
+        "  backup-agent forget-record --all 123456\n"
         "  backup-agent forget-record data/users.json /users/123456 --yes\n"
         "  backup-agent forget-record data/list.json 123456 --by id --yes\n\n"
         "exit codes: 0 done, or told; 1 not done; 3 some states are left for you; 4 no state has the record",
     )
-    parser.add_argument("file", metavar="FILE", help="a data file")
+    parser.add_argument("file", metavar="FILE", help="a data file, or a folder; left out with --all")
     parser.add_argument("key", metavar="KEY", help="the record's key, or a JSON pointer such as /users/123456")
+    parser.add_argument("--all", action=_All, nargs=0, default=False, help="every file that has the record")
     parser.add_argument("--by", metavar="FIELD", help="FILE is an array: the items whose FIELD is KEY")
     parser.add_argument("--yes", action="store_true", help="do it")
     parser.add_argument("--no-bot", action="store_true", help="neither stop nor start the bot")
     parser.set_defaults(run=run)
+
+
+class _All(argparse.Action):
+    """With --all the one word is the key.  (An optional FILE would forbid options between FILE and KEY.)"""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        namespace.all = True
+        for action in parser._actions:
+            if action.dest == "key":
+                action.required = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,40 +102,92 @@ class _Erasing:
         return data if text is None else text
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What there is of the record in one file; `error` tells why the file could not be looked through, if so."""
+
+    rel: str
+    in_live: bool
+    steps: Sequence[Step]
+    error: AgentError | None = None
+
+    @property
+    def is_there(self) -> bool:
+        return self.in_live or any(step.fate in (Fate.REWRITE, Fate.DISSOLVE) for step in self.steps)
+
+
 def run(args: argparse.Namespace) -> int:
+    if args.all and args.key is None:
+        args.file, args.key = None, args.file
+    if args.key is None or (args.all and args.file is not None):
+        raise UsageError("which record of which file?", hint="backup-agent forget-record FILE KEY, or --all KEY")
     erasing = _Erasing(args.key, args.by)
     with open_session(args) as session:
-        rel = resolve_file(session, args.file)
-        in_live = _is_in_live(session, rel, erasing)
-        steps = plan_erasure(session.ws, rel, erasing)
-        if not in_live and not any(step.fate in (Fate.REWRITE, Fate.DISSOLVE) for step in steps):
-            raise _nothing_found(rel, args.key, steps)
-        if not args.yes:
-            _tell(rel, args, steps, in_live=in_live)
-            return 0
-        bot = None if args.no_bot or not in_live else session.config.bot
-        with bot_stopped(bot, session.config.state_dir) as bot_run:
-            if in_live:
-                _erase_live(session, rel, erasing)
-            steps = _erase_snapshots(session, rel, erasing)
-            due = Due(rel, quiet=True, first_at=session.ws.clock.monotonic())
-            session.until_settled(lambda: session.pipeline.run([due], Reason.MANUAL)[0])
-        _tell(rel, args, steps, in_live=in_live)
-        if in_live and bot is None:
-            print(
-                "note: a bot that was running writes its memory back: restart it, then run this again", file=sys.stderr
-            )
-        if bot_run.start_error is not None:
-            raise bot_run.start_error
-        return _LEFT if any(step.fate is Fate.LEFT for step in steps) else 0
+        meant = Meant(tuple(all_files(session)), is_folder=True) if args.all else meant_by(session, args.file)
+        is_sweep = meant.is_folder
+        looked = [_plan(session, rel, erasing, is_sweep=is_sweep) for rel in with_progress(meant.rels, "looking")]
+        plans = [plan for plan in looked if plan.is_there]
+        unread = [plan for plan in looked if plan.error is not None]
+        for plan in unread:
+            note(f"not looked through: {plan.error}")
+        if not plans:
+            raise _nothing_found(display(meant.rels[0]) if not is_sweep else "no file", args.key, looked)
+        bot_error = None
+        if args.yes:
+            plans, bot_error = _carry_out(session, plans, erasing, no_bot=args.no_bot)
+        elsewhere = [] if is_sweep else mentions(session, args.key, plans[0].rel)
+        _tell(plans, args, elsewhere, is_sweep=is_sweep)
+        if any(plan.in_live for plan in plans) and (args.no_bot or session.config.bot is None):
+            _warn_of_memory(is_done=args.yes)
+        if bot_error is not None:
+            raise bot_error
+        is_left = any(step.fate is Fate.LEFT for plan in plans for step in plan.steps)
+        return _LEFT if unread or (args.yes and is_left) else 0
 
 
-def _nothing_found(rel: str, key: str, steps: Sequence[Step]) -> AgentError:
-    unread = [step for step in steps if step.fate in (Fate.DELETE, Fate.LEFT)]
+def _plan(session: Session, rel: str, erasing: _Erasing, *, is_sweep: bool) -> _Plan:
+    """Raises AgentError as `_is_in_live`; of one file among many it is told later."""
+    try:
+        return _Plan(rel, _is_in_live(session, rel, erasing), plan_erasure(session.ws, rel, erasing))
+    except AgentError as error:
+        if not is_sweep:
+            raise
+        return _Plan(rel, in_live=False, steps=(), error=error)
+
+
+def _carry_out(
+    session: Session, plans: Sequence[_Plan], erasing: _Erasing, *, no_bot: bool
+) -> tuple[list[_Plan], BotCommandError | None]:
+    """The record is out of every file of `plans`; return what was done, and why the bot could not be started."""
+    bot = session.config.bot if any(plan.in_live for plan in plans) and not no_bot else None
+    done = []
+    with bot_stopped(bot, session.config.state_dir) as bot_run:
+        for plan in with_progress(plans, "erasing"):
+            if plan.in_live:
+                _erase_live(session, plan.rel, erasing)
+            done.append(replace(plan, steps=_erase_snapshots(session, plan.rel, erasing)))
+            due = Due(plan.rel, quiet=True, first_at=session.ws.clock.monotonic())
+            session.until_settled(partial(_look_again, session, due))
+    return done, bot_run.start_error
+
+
+def _look_again(session: Session, due: Due) -> Outcome:
+    return session.pipeline.run([due], Reason.MANUAL)[0]
+
+
+def _warn_of_memory(*, is_done: bool) -> None:
+    if is_done:
+        note("a bot that was running writes its memory back: restart it, then run this again")
+    else:
+        note("a bot that runs meanwhile writes its memory back, and the record with it: stop it first")
+
+
+def _nothing_found(where: str, key: str, plans: Sequence[_Plan]) -> AgentError:
+    unread = [step for plan in plans for step in plan.steps if step.fate in (Fate.DELETE, Fate.LEFT)]
     what = f"; {counted(len(unread), 'snapshot')} could not be read for it" if unread else ""
     return NoStateError(
-        f"{display(rel)}: no state has a record {display(key)}{what}",
-        hint=f"nothing was changed; `backup-agent show {shell_word(rel)}` prints the live file",
+        f"{where}: no state has a record {display(key)}{what}",
+        hint="nothing was changed; `backup-agent show FILE` prints a live file",
     )
 
 
@@ -176,14 +244,31 @@ def _erase_snapshots(session: Session, rel: str, erasing: _Erasing) -> list[Step
     )
 
 
-def _tell(rel: str, args: argparse.Namespace, steps: Sequence[Step], *, in_live: bool) -> None:
+def _tell(plans: Sequence[_Plan], args: argparse.Namespace, elsewhere: Sequence[str], *, is_sweep: bool) -> None:
     if args.json:
-        print_json(_as_json(rel, args, steps, in_live=in_live))
+        told = [_as_json(plan, args) for plan in plans]
+        if is_sweep:
+            print_json({"key": args.key, "done": args.yes, "files": told})
+        else:
+            print_json({**told[0], "elsewhere": list(elsewhere)})
         return
+    for plan in plans:
+        _tell_one(plan, args)
+    if elsewhere:
+        names, more = ", ".join(map(display, elsewhere[:_NAMED_MAX])), len(elsewhere) - _NAMED_MAX
+        say(
+            f"the text {display(text_of(args.key))} is also in {names}"
+            f"{f' and {more:,} more' if more > 0 else ''}: a record of that key goes with --all, the rest is yours"
+        )
+    if not args.yes:
+        say("nothing was changed; the same with --yes does it, and nothing brings the record back")
+
+
+def _tell_one(plan: _Plan, args: argparse.Namespace) -> None:
     would = "" if args.yes else "would be "
-    say(f"{display(rel)}: record {display(args.key)}")
-    say(f"  the live file: {f'{would}taken out' if in_live else 'has it not'}")
-    for step in steps:
+    say(f"{display(plan.rel)}: record {display(args.key)}")
+    say(f"  the live file: {f'{would}taken out' if plan.in_live else 'has it not'}")
+    for step in plan.steps:
         if step.fate is Fate.REWRITE:
             worse = step.after is not None and step.after.grade is not step.snapshot.grade
             grade = f", and is {step.after.grade} now" if worse and step.after else ""
@@ -193,19 +278,17 @@ def _tell(rel: str, args: argparse.Namespace, steps: Sequence[Step], *, in_live:
         elif step.fate is not Fate.CLEAN:
             fate = f"{would}deleted" if step.fate is Fate.DELETE else "LEFT FOR YOU"
             say(f"  {display(step.snapshot.name)} ({step.snapshot.grade}): {fate}: {step.why}")
-    clean = Counter(step.fate for step in steps)[Fate.CLEAN]
+    clean = Counter(step.fate for step in plan.steps)[Fate.CLEAN]
     if clean:
         say(f"  {counted(clean, 'other snapshot')}: without it before")
-    if not args.yes:
-        say("nothing was changed; the same with --yes does it, and nothing brings the record back")
 
 
-def _as_json(rel: str, args: argparse.Namespace, steps: Sequence[Step], *, in_live: bool) -> dict[str, object]:
+def _as_json(plan: _Plan, args: argparse.Namespace) -> dict[str, object]:
     return {
-        "file": rel,
+        "file": plan.rel,
         "key": args.key,
         "done": args.yes,
-        "in_live": in_live,
+        "in_live": plan.in_live,
         "snapshots": [
             {
                 "name": step.snapshot.name,
@@ -214,6 +297,6 @@ def _as_json(rel: str, args: argparse.Namespace, steps: Sequence[Step], *, in_li
                 "grade": (step.after or step.snapshot).grade.value,
                 "sha256": None if step.fate in (Fate.DELETE, Fate.DISSOLVE) else (step.after or step.snapshot).digest,
             }
-            for step in steps
+            for step in plan.steps
         ],
     }

@@ -204,3 +204,60 @@ def test_it_is_done_beside_a_daemon(place: Place) -> None:
         assert "3" not in place.read("users.json")
         place.wait(lambda: place.run("status")[0] == 0)
     assert everything(place) == []
+
+
+LEVELS = {"100013": {"level": 3}, "100014": {"level": 4}}
+
+
+def scattered(place: Place) -> None:
+    place.write("levels.json", LEVELS)
+    place.write("guilds/9000.json", {"owner": 100013, "100014": 1})
+    place.write("guilds/9001.json", {"100013": {"rank": 1}, "1000139": 2})
+    place.write("guilds/9002.json", {"1000131": 2})
+    place.run("snapshot")
+
+
+def test_other_files_that_mention_the_key_are_named_after_the_erasure_of_one(place: Place) -> None:
+    scattered(place)
+
+    _, told = place.json("forget-record", "levels.json", "100013", "--yes")
+    _, out, _ = place.run("forget-record", "guilds/9001.json", "/100013")
+
+    assert told["elsewhere"] == ["guilds/9000.json", "guilds/9001.json"]
+    assert "the text 100013 is also in guilds/9000.json: " in out
+
+
+@pytest.mark.parametrize(("words", "left"), [(["--all"], set()), (["guilds"], {"levels.json"})])
+def test_one_key_is_forgotten_in_every_file_that_has_it(place: Place, words: list[str], left: set[str]) -> None:
+    scattered(place)
+
+    code, plan = place.json("forget-record", *words, "100013")
+    assert (code, place.read("levels.json")) == (0, LEVELS)
+    assert place.run("forget-record", *words, "100013", "--yes")[0] == 0
+
+    with_it = {rel for rel in ("levels.json", "guilds/9001.json") if "100013" in place.read(rel)}
+    assert with_it == left
+    assert {file["file"] for file in plan["files"]} == {"levels.json", "guilds/9001.json"} - left
+    assert place.run("forget-record", *words, "100013")[0] == 4 if not left else True
+
+
+def test_a_file_that_cannot_be_looked_through_is_told_and_the_others_are_done(place: Place) -> None:
+    scattered(place)
+    place.write("guilds/9003.json", b"{")
+
+    code, _, err = place.run("forget-record", "--all", "100013", "--yes")
+
+    assert (code, "100013" in place.read("levels.json")) == (3, False)
+    assert "not looked through: guilds/9003.json" in err
+
+
+def test_the_plan_warns_of_a_bot_that_writes_its_memory_back(place: Place) -> None:
+    scattered(place)
+
+    assert "stop it first" in place.run("forget-record", "levels.json", "100013")[2]
+
+
+def test_the_key_may_follow_an_option(place: Place) -> None:
+    scattered(place)
+
+    assert place.run("forget-record", "levels.json", "--no-bot", "100013")[0] == 0
