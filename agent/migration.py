@@ -238,6 +238,9 @@ class Migration:
                     summary.errors[outcome.rel] = str(outcome.error)
 
         Gate(self.ws, self.pipeline, self.healer, Rescan(self.ws), note, self.pause, self.stopping).run()
+        for rel in self._files():
+            if rel not in summary.left and self.ws.catalog.newest(rel, Grade.GOOD) is None:
+                summary.left[rel] = str(Grade.UNREADABLE)  # the disk refused a look, and nobody was told
 
     def _verify(self, originals: Originals, kept: OriginalsKeeper, summary: Summary) -> None:
         """Read back the newest good snapshot of every file, and every original, but what just was when it was made."""

@@ -16,6 +16,7 @@ from agent.migration import Migration, Summary, is_done, is_first_start, migrate
 from agent.obstacles import MigrationRefusedError, refuse_unfit
 from agent.outcome import Outcome
 from agent.recover import recover
+from agent.rescan import Findings, Rescan
 
 OLDER = "users_backup_2024-01-01T12-00-00-000Z.json"
 OLD_TAIL = document(1) + b'"}}'
@@ -287,3 +288,19 @@ def test_a_refusal_leaves_the_folder_guarded_and_changes_nothing(
     assert (bench.data / USERS).read_bytes() == DAMAGE
     assert not (bench.backups / "_migration").exists()
     assert bench.ws.catalog.newest(USERS, Grade.GOOD) is not None
+
+
+def test_file_that_no_look_came_to_is_left_and_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk refused the last look at it: it was in no list, and the exit code was 0."""
+    bench = taken_over(tmp_path, users=document(1), other=OLD_TAIL)
+    walk = Rescan.walk
+
+    def refused(rescan: Rescan) -> Findings:
+        findings = walk(rescan)
+        findings.changed = [rel for rel in findings.changed if rel != "other.json"]
+        return findings
+
+    monkeypatch.setattr(Migration, "_mend", lambda *_: None)
+    monkeypatch.setattr(Rescan, "walk", refused)
+
+    assert migrate(bench).left == {"other.json": "unreadable"}
