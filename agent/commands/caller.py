@@ -1,13 +1,14 @@
 """Which config and folder a command is about, as its caller named them, and hints that repeat that.
 
 Without `--config` it is `$BACKUP_AGENT_CONFIG`, else `backup-agent.yaml` where the caller stands, or in a folder above
-when the caller stands in the data folder.  A config that is found so is told of, and never one of another user.
+when the caller stands in the data folder, or names a file in one.  A config that is found so is told of, and never one
+of another user.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import yaml
 
@@ -66,24 +67,31 @@ def read_config(args: argparse.Namespace, tell: Callable[[str], None] = note) ->
         UsageError, ConfigError: it cannot be used.
     """
     if args.config is None:
-        args.config = os.environ.get(CONFIG_VARIABLE) or _found_config(args.data_dir, tell)
+        args.config = os.environ.get(CONFIG_VARIABLE) or _found_config(args.data_dir, tell, _places(args))
     config = load_config(args.config, args.data_dir, os.environ)
     if args.config is not None or args.data_dir is not None or os.path.isdir(config.data_dir):
         return config
-    for here in _here_and_above():
+    for here in (above for place in _places(args) for above in _and_above(place)):
         if os.path.isdir(os.path.join(here, "backups", ".agent")):
             return load_config(None, here, os.environ)
     return config
 
 
-def _found_config(data_dir: str | None, tell: Callable[[str], None]) -> str | None:
+def _places(args: argparse.Namespace) -> list[str]:
+    """Return the folders that the caller may mean: where they stand, then those of the files that they name."""
+    named = [getattr(args, "file", None), getattr(args, "snapshot", None), *(getattr(args, "files", None) or ())]
+    paths = [os.path.abspath(name) for name in named if isinstance(name, str)]
+    return [os.getcwd(), *(path if os.path.isdir(path) else os.path.dirname(path) for path in paths)]
+
+
+def _found_config(data_dir: str | None, tell: Callable[[str], None], places: Sequence[str]) -> str | None:
     """Return the path of a config that lies here, and is for `data_dir` where the caller named one.
 
     Raises:
         UsageError: there is one, and it cannot be used unasked.
         ConfigError: likewise.
     """
-    path = _path_of_found(data_dir)
+    path = _path_of_found(data_dir, places)
     if path is None:
         for name in filter(_looks_like_ours, _OTHER_NAMES):
             tell(f"./{name} looks like a config of ours and is not used: say --config {name}, or call it {CONFIG_NAME}")
@@ -97,17 +105,16 @@ def _found_config(data_dir: str | None, tell: Callable[[str], None]) -> str | No
     return path
 
 
-def _path_of_found(data_dir: str | None) -> str | None:
+def _path_of_found(data_dir: str | None, places: Sequence[str]) -> str | None:
     if os.path.lexists(CONFIG_NAME):
         return f"./{CONFIG_NAME}"
     if data_dir is not None or os.path.isdir("data"):
         return None
-    candidates = (os.path.join(folder, CONFIG_NAME) for folder in _here_and_above())
-    return next((path for path in candidates if os.path.lexists(path) and _is_about(path, os.getcwd())), None)
+    candidates = ((place, os.path.join(above, CONFIG_NAME)) for place in places for above in _and_above(place))
+    return next((path for place, path in candidates if os.path.lexists(path) and _is_about(path, place)), None)
 
 
-def _here_and_above() -> Iterator[str]:
-    here = os.getcwd()
+def _and_above(here: str) -> Iterator[str]:
     while here != (parent := os.path.dirname(here)):
         yield here
         here = parent

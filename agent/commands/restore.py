@@ -114,7 +114,9 @@ def _named_snapshot(session: Session, args: argparse.Namespace) -> Wish:
 
 def _wish(session: Session, rel: str, at: datetime | None) -> Wish:
     """A file that was named outright: its newest good state at that time, however it was then."""
-    return Wish(rel, restore_candidates(session.ws.catalog.snapshots(rel), at=at))
+    snapshots = session.ws.catalog.snapshots(rel)
+    good = restore_candidates(snapshots)
+    return Wish(rel, restore_candidates(snapshots, at=at), oldest=good[-1] if good else None)
 
 
 def _sweep(session: Session, rels: Sequence[str], at: datetime | None) -> list[Wish]:

@@ -114,7 +114,7 @@ def _found(session: Session, rel: str, candidates: Sequence[Snapshot], keys: Seq
         raise unfit
     what = " and ".join(display(key) for key in keys)
     raise NoStateError(
-        f"{display(rel)}: no whole snapshot to choose from has a record {what}",
+        f"no kept state of {display(rel)} to choose from has the key {what}",
         hint="--at and --snapshot choose others; `backup-agent show NAME` prints one",
     )
 

@@ -43,6 +43,7 @@ class Wish:
     candidates: Sequence[Snapshot]
     then: Then = Then.KNOWN
     is_named: bool = True
+    oldest: Snapshot | None = None  # the oldest good one there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ def plan_file(session: Session, wish: Wish) -> Plan:
 def nothing_to_restore(wish: Wish) -> NoRestorePointError:
     """Why there is nothing."""
     what = "none of them is whole" if wish.candidates else "no good state of it from then or before is kept"
+    if not wish.candidates and wish.oldest is not None:
+        what += f"; the oldest is {display(wish.oldest.name)}, {local_time(wish.oldest.taken_at)}"
     return NoRestorePointError(
         f"there is nothing to restore it from: {what}",
         hint=f"`backup-agent list {shell_word(wish.rel)}` shows what there is; --snapshot takes any that is whole",

@@ -175,6 +175,8 @@ def _chosen(session: Session, rel: str, which: str | None) -> tuple[Snapshot, da
     chosen = next((s for s in candidates if session.ws.store.is_intact(s)), None)
     if chosen is None:
         then = f" from {in_both_zones(at)} or before" if at else ""
+        kept = restore_candidates(session.ws.catalog.snapshots(rel)) if at else []
+        then += f"; the oldest is {display(kept[-1].name)}" if kept else ""
         raise NoStateError(
             f"{display(rel)} has no whole good snapshot{then}",
             hint=f"`backup-agent list {shell_word(rel)}` shows what there is",

@@ -166,3 +166,17 @@ def test_the_daemon_says_which_config_it_found_and_its_hints_can_be_pasted_anywh
     )
     hints = [line["hint"] for line in lines if line["event"] == "source_corrupt"]
     assert any(f"`backup-agent repair --config {path} users.json`" in hint for hint in hints)
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+def test_it_is_found_from_the_path_of_a_file_named_elsewhere(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, has_config: bool
+) -> None:
+    if has_config:
+        beside(place)
+    assert main(["snapshot"]) == 0
+    place.write("users.json", b"{")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+    assert main(["restore", str(place.data / "users.json")]) == 0
+    assert place.read("users.json")

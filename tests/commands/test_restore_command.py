@@ -367,6 +367,14 @@ def test_a_data_folder_behind_a_link_is_the_same_folder(place: Place, monkeypatc
         ("2026-02-28 11:00+02:00", datetime(2026, 2, 28, 9, tzinfo=UTC)),
         ("2026-02-28T11:00", datetime(2026, 2, 28, 11).astimezone()),
         ("11:30Z", datetime(2026, 3, 1, 11, 30, tzinfo=UTC)),
+        ("11:30:13 UTC", datetime(2026, 3, 1, 11, 30, 13, tzinfo=UTC)),
+        ("5min", NOW - timedelta(minutes=5)),
+        ("5 minutes", NOW - timedelta(minutes=5)),
+        ("5m ago", NOW - timedelta(minutes=5)),
+        ("5 minutes ago", NOW - timedelta(minutes=5)),
+        ("1 hour ago", NOW - timedelta(hours=1)),
+        ("yesterday", NOW - timedelta(days=1)),
+        ("2026-02-28T11-00-00-000Z", datetime(2026, 2, 28, 11, tzinfo=UTC)),
         ("12:00:01Z", datetime(2026, 2, 28, 12, 0, 1, tzinfo=UTC)),  # today it has not been yet
     ],
 )
@@ -391,10 +399,25 @@ def test_a_time_to_the_millisecond_is_that_one(fraction: int) -> None:
     assert parse_time(text, NOW) == datetime(2026, 2, 28, 11, 0, 0, fraction * 1000, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "-2h", "2026-03-01T12:00:01Z"])
+@pytest.mark.parametrize("text", ["", "5 apples ago", "11:30 MOON", "2026-13-01", "-2h", "2026-03-01T12:00:01Z"])
 def test_what_is_no_past_time_is_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError):
         parse_time(text, NOW)
+
+
+def test_an_impossible_date_says_what_is_wrong_with_it() -> None:
+    with pytest.raises(UsageError, match="no time: day is out of range for month"):
+        parse_time("2026-02-30T12:00", NOW)
+
+
+def test_a_time_before_all_states_names_the_oldest_there_is(place: Place) -> None:
+    place.run("snapshot")
+    oldest = place.snapshots()[0]["name"]
+
+    code, _, err = place.run("restore", "users.json", "--at", "2020-01-01")
+
+    assert code == 4
+    assert f"the oldest is {oldest}" in err
 
 
 def test_a_daemon_beside_agrees_with_a_restore(place: Place) -> None:
