@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from agent import __version__
 from agent.commands.caller import pasteable, remember_caller
@@ -22,9 +23,32 @@ _IN_MODULE = {"unpin": "pin", "forget-record": "forget", "resume": "pause"}
 _SHOWS_ALL = ("completion",)
 
 
+_MEANT = {
+    "history": "list", "versions": "list", "ls": "list", "undo": "restore", "rollback": "restore",
+    "revert": "restore", "recover": "restore", "backup": "snapshot", "save": "snapshot", "cat": "show",
+}  # fmt: skip  # what people call a verb elsewhere
+_MEANT_OPTIONS = {"--record": "--key", "--id": "--key", "--time": "--at", "--date": "--at", "--when": "--at"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that a wrong option is answered by: the verb's own, not that of the whole program."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.set_defaults(verb_parser=self)
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """End with the usage, and the option that may have been meant."""
+        known = list(self._option_string_actions)
+        word = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
+        meant = [_MEANT_OPTIONS[word]] if _MEANT_OPTIONS.get(word) in known else []
+        near = meant or (difflib.get_close_matches(word, known, n=1) if word else [])
+        self.error(f"unrecognized arguments: {' '.join(words)}{f'; did you mean {near[0]}?' if near else ''}")
+
+
 def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     """Return the parser of the command line, knowing `verbs`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="backup-agent",
         description="Keeps a bot's data files from being lost.",
         epilog="Exit codes: 0 fine, 1 error, 2 wrong usage or config, 3 problems found or left, "
@@ -41,7 +65,9 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; an `AgentError` becomes two lines on standard error and its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser(_needed(words)).parse_args(words)
+    args, unknown = build_parser(_needed(words)).parse_known_args(words)
+    if unknown:
+        args.verb_parser.refuse(unknown)
     remember_caller(getattr(args, "config", None), getattr(args, "data_dir", None))
     try:
         return int(args.run(args))
@@ -61,8 +87,10 @@ def _needed(words: Sequence[str]) -> Sequence[str]:
     module = _IN_MODULE.get(words[0], words[0]) if words else ""
     if module in VERBS and module not in _SHOWS_ALL:
         return (module,)
-    near = difflib.get_close_matches(words[0], (*VERBS, *_IN_MODULE), n=1) if words and module not in VERBS else []
-    for name in near:
+    if not words or module in VERBS:
+        return VERBS
+    meant = [_MEANT[words[0]]] if words[0] in _MEANT else []
+    for name in meant or difflib.get_close_matches(words[0], (*VERBS, *_IN_MODULE), n=1):
         print(f"did you mean `backup-agent {name}`?", file=sys.stderr)
     return VERBS
 

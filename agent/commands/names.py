@@ -170,7 +170,7 @@ def resolve_snapshot(session: Session, name: str, rel: str | None = None) -> Sna
         exact = catalog.snapshot_named(candidate)
         if exact is not None and rel in (None, exact.rel):
             return exact
-    pool = catalog.snapshots(rel) if rel is not None else catalog.all_snapshots()
+    pool = list(catalog.snapshots(rel) if rel is not None else catalog.all_snapshots())
     matches = [s for s in pool if name in (os.path.basename(s.name), display(s.name))]
     if len(matches) == 1:
         return matches[0]
@@ -180,7 +180,10 @@ def resolve_snapshot(session: Session, name: str, rel: str | None = None) -> Sna
             hint=f"name one with its folder, such as {display(matches[0].name)}",
         )
     whose = f" of {display(rel)}" if rel is not None else ""
+    begun = [s for s in pool if os.path.basename(s.name).startswith(name) or s.name.startswith(name)]
     raise UsageError(
         f"there is no snapshot{whose} called {display(name)}",
-        hint=f"`backup-agent list {shell_word(rel) if rel is not None else 'FILE'}` shows their names",
+        hint=f"did you mean {shell_word(begun[0].name)}?"
+        if name and len(begun) == 1
+        else f"`backup-agent list {shell_word(rel) if rel is not None else 'FILE'}` shows their names",
     )

@@ -2,21 +2,26 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 from agent.commands.by_hand import Done, carry_out, tell_late, tell_unkept, warn_of_memory
 from agent.commands.moments import AT_HELP, parse_time
-from agent.commands.names import all_files, meant_by, resolve_file, resolve_snapshot
+from agent.commands.names import Meant, all_files, meant_by, resolve_file, resolve_snapshot
 from agent.commands.progress import with_progress
 from agent.commands.restore_record import restore_records
 from agent.commands.restoring import EXIT_NOTHING, Answer, Fate, Plan, Wish, as_json, plan_file, tell
 from agent.commands.session import Session, add_verb, open_session
+from agent.commands.states import open_state
 from agent.commands.wording import print_json
 from agent.core.decide import restore_candidates
-from agent.core.errors import UsageError
+from agent.core.errors import AgentError, UsageError
+from agent.core.json_edit import AmbiguousKeyError
+from agent.core.json_record import record
 from agent.core.model import Reason
+from agent.core.paste import shell_word
 from agent.core.then import how_it_was
 from agent.manual import choose, restore_chosen
 from agent.outcome import Ending, Outcome
@@ -98,10 +103,30 @@ def _wishes(session: Session, args: argparse.Namespace, at: datetime | None) -> 
         return _sweep(session, all_files(session), at)
     wishes: dict[str, Wish] = {}
     for name in args.files:
-        meant = meant_by(session, name)
+        meant = _meant(session, args.files, name)
         of_name = _sweep(session, meant.rels, at) if meant.is_folder else [_wish(session, meant.rels[0], at)]
         wishes |= {wish.rel: wish for wish in of_name}
     return list(wishes.values())
+
+
+def _meant(session: Session, names: Sequence[str], name: str) -> Meant:
+    """As `meant_by`; a word that is no file, but a record of the first one, is told from a mere mistake."""
+    try:
+        return meant_by(session, name)
+    except UsageError as error:
+        first = names[0]
+        if name == first:
+            raise
+        if not _has_record(session, first, name):
+            raise
+        hint = f"`backup-agent restore {shell_word(first)} --key {shell_word(name)}` brings this record back"
+        raise UsageError(str(error), hint=hint) from error
+
+
+def _has_record(session: Session, file: str, key: str) -> bool:
+    with suppress(AgentError, AmbiguousKeyError), open_state(session, resolve_file(session, file), None) as state:
+        return record(state.document(), key) is not None
+    return False
 
 
 def _named_snapshot(session: Session, args: argparse.Namespace) -> Wish:

@@ -152,3 +152,39 @@ def test_root_is_told_when_it_begins_to_guard_the_data_of_another_user(place: Pl
 
     assert code == 0
     assert "the data belongs to #12345" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "meant"),
+    [
+        (["restore", "users.json", "--dryrun"], "usage: backup-agent restore", "did you mean --dry-run?"),
+        (["restore", "users.json", "--record", "3"], "usage: backup-agent restore", "did you mean --key?"),
+        (["config", "check", "--jsn"], "usage: backup-agent config check", "did you mean --json?"),
+        (["history"], "usage: backup-agent", "did you mean `backup-agent list`?"),
+        (["undo", "users.json"], "usage: backup-agent", "did you mean `backup-agent restore`?"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_usage_of_its_verb_and_what_was_meant(
+    capsys: pytest.CaptureFixture[str], words: list[str], usage: str, meant: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+
+    err = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert usage in err
+    assert meant in err
+
+
+def test_a_key_in_the_place_of_a_file_is_told_from_a_mistake(place: Place) -> None:
+    place.run("snapshot")
+
+    assert "restore users.json --key 3`" in place.run("restore", "users.json", "3")[2]
+    assert "--key" not in place.run("restore", "users.json", "33")[2]
+
+
+def test_the_beginning_of_one_snapshot_suggests_it(place: Place) -> None:
+    place.run("snapshot")
+    name = place.snapshots()[0]["name"]
+
+    assert f"did you mean {name}?" in place.run("restore", "--snapshot", name[:-8])[2]
