@@ -1,6 +1,7 @@
 """`list`: the data files that are looked after, or the snapshots of one."""
 
 import argparse
+from collections.abc import Iterator, Sequence
 
 from agent.commands.inventory import Entry, take_inventory
 from agent.commands.names import Meant, meant_by
@@ -33,8 +34,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="list the data files, or the snapshots of one",
         text="Without FILE: every data file, how it was when last looked at, and how many snapshots there are;\n"
         "with a folder, those in it, also those that are gone.\n"
-        "With FILE: its snapshots, newest first; `->` marks the restore point, the one that\n"
-        "`backup-agent restore FILE` would put back.",
+        "With FILE: its snapshots, newest first, each with what came or went since the good one before; `->`\n"
+        "marks the restore point, the one that `backup-agent restore FILE` would put back.",
         example="examples:\n  backup-agent list\n  backup-agent list data/guilds/\n  backup-agent list data/users.json",
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help="a data file, or a folder")
@@ -94,7 +95,12 @@ def _list_snapshots(session: Session, rel: str, *, as_json: bool) -> None:
     snapshots = session.ws.catalog.snapshots(rel)
     point = next((s for s in restore_candidates(snapshots) if session.ws.store.is_intact(s)), None)
     if as_json:
-        print_json([{**snapshot_as_json(s), "restore_point": s == point} for s in snapshots])
+        print_json(
+            [
+                {**snapshot_as_json(s), **_change_as_json(s, before), "restore_point": s == point}
+                for s, before in _with_before(snapshots)
+            ]
+        )
         return
     if not snapshots:
         advise(f"{display(rel)}: no snapshots yet; `backup-agent snapshot {shell_word(rel)}` takes one")
@@ -107,20 +113,46 @@ def _list_snapshots(session: Session, rel: str, *, as_json: bool) -> None:
             age(s.taken_at, now),
             size(s.size_bytes),
             records(s.shape),
+            _change(s, before),
             s.grade.value,
             s.reason.value.replace("_", " "),
             _remark(s),
             display(s.name),
         )
-        for s in snapshots
+        for s, before in _with_before(snapshots)
     ]
-    headers = ("", "TAKEN", "AGE", "SIZE", "RECORDS", "GRADE", "REASON", "", "NAME")
+    headers = ("", "TAKEN", "AGE", "SIZE", "RECORDS", "CHANGE", "GRADE", "REASON", "", "NAME")
     for line in table(headers, rows, right=(3, 4)):
         say(line)
     restored = (
         "-> is what a restore puts back" if point else "none of them is whole and good: a restore needs --snapshot"
     )
     say(f"{display(rel)}: {counted(len(snapshots), 'snapshot')}; {restored}")
+
+
+def _with_before(newest_first: Sequence[Snapshot]) -> Iterator[tuple[Snapshot, Snapshot | None]]:
+    """Yield each snapshot with the newest good one that is older."""
+    for rank, snapshot in enumerate(newest_first, start=1):
+        yield snapshot, next((s for s in newest_first[rank:] if s.grade is Grade.GOOD), None)
+
+
+def _change(snapshot: Snapshot, before: Snapshot | None) -> str:
+    """How much came or went since the state before, as far as the catalog tells: `+1 record`, `-12 bytes`."""
+    told = _change_as_json(snapshot, before)
+    parts = [
+        f"{count:+,} {noun}{'' if abs(count) == 1 else 's'}"
+        for count, noun in ((told["records_change"], "record"), (told["bytes_change"], "byte"))
+        if count
+    ]
+    return ", ".join(parts) or ("-" if before is None else "same size")
+
+
+def _change_as_json(snapshot: Snapshot, before: Snapshot | None) -> dict[str, int | None]:
+    now, then = (s.shape.records if s is not None and s.shape is not None else None for s in (snapshot, before))
+    return {
+        "records_change": None if now is None or then is None else now - then,
+        "bytes_change": None if before is None else snapshot.size_bytes - before.size_bytes,
+    }
 
 
 def _remark(snapshot: Snapshot) -> str:

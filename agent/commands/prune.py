@@ -27,14 +27,13 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "for after a change of the rules.  While a file is not good, or not as it was when last looked at, its good\n"
         "snapshots are held; pinned ones and the newest good one stay whatever the rules say.  With\n"
         "`backup.packing`, --yes packs old snapshots, too.",
-        example="examples:\n  backup-agent prune\n  backup-agent prune --file data/users.json\n"
+        example="examples:\n  backup-agent prune\n  backup-agent prune data/users.json\n"
         "  backup-agent prune --yes\n\n"
         "exit codes: 0 the plan was shown, or done; 3 a file is being written or cannot be read, or a\n"
         "snapshot could not be packed",
     )
-    parser.add_argument(
-        "--file", metavar="FILE", action="append", help="only this data file, or those of this folder; may be repeated"
-    )
+    parser.add_argument("files", metavar="FILE", nargs="*", help="only this data file, or those of this folder")
+    parser.add_argument("--file", metavar="FILE", action="append", help="the same; may be repeated")
     parser.add_argument("--yes", action="store_true", help="delete what the plan lets go")
     parser.set_defaults(run=run)
 
@@ -56,13 +55,14 @@ class _Plan:
 
 def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
-        rels = resolve_files(session, args.file) if args.file else _all_files(session)
+        named = [*args.files, *(args.file or ())]
+        rels = resolve_files(session, named) if named else _all_files(session)
         plans = [_plan(session, rel, carry_out=args.yes) for rel in with_progress(rels, "planning")]
         packed = _pack(session, rels) if args.yes else []
         if args.json:
             print_json(_as_json(plans, packed, carried_out=args.yes))
         else:
-            _print(plans, named=bool(args.file), carried_out=args.yes)
+            _print(plans, named=bool(named), carried_out=args.yes)
             _print_packed(packed)
     return 3 if any(plan.is_busy or plan.error for plan in plans) or any(done.failures for done in packed) else 0
 
@@ -119,6 +119,7 @@ def _print(plans: Sequence[_Plan], *, named: bool, carried_out: bool) -> None:
     say(f"{counted(len(plans), 'file')}: {kept:,} good kept, {len(doomed):,} {done} ({freed})")
     if doomed and not carried_out:
         advise("nothing was deleted: `backup-agent prune --yes` does it")
+        say("a running agent does it by itself, for each file after its next snapshot")
 
 
 def _print_one(plan: _Plan) -> None:

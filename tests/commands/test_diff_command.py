@@ -82,3 +82,45 @@ def test_a_live_file_that_is_no_document_is_an_error(place: Place) -> None:
 
     assert code == 1
     assert "no whole JSON document" in err
+
+
+def test_without_a_file_each_changed_one_is_a_line(place: Place) -> None:
+    for rel in ("same.json", "gone.json", "broken.json", "guilds/1.json"):
+        place.write(rel, USERS)
+    place.run("snapshot")
+    place.write("users.json", {key: value for key, value in USERS.items() if key != "7"})
+    place.write("guilds/1.json", {**USERS, "x": 1})
+    place.write("broken.json", b"{")
+    place.write("new.json", [1])
+    (place.data / "gone.json").unlink()
+
+    code, out, _ = place.run("diff", "--from", "0s")
+    in_folder = place.run("diff", "guilds")
+
+    assert code == 3
+    assert "users.json: 11 of 12 records unchanged; 1 removed (7)\n" in out
+    assert "gone.json: is gone\n" in out
+    assert "new.json: was not there yet" in out
+    assert "broken.json: cannot be compared: " in out
+    assert "6 files: 5 changed, 1 the same" in out
+    assert in_folder[1].startswith("guilds/1.json: 12 of 12 records unchanged; 1 added (x)\n1 file: 1 changed")
+    assert place.json("diff", "--all")[1][-1]["difference_count"] == 1
+
+
+def test_a_state_of_one_file_is_no_state_of_all(place: Place) -> None:
+    place.run("snapshot")
+
+    assert place.run("diff", "--from", place.snapshots()[0]["name"])[0] == 2
+    assert place.run("diff", "--patch")[0] == 2
+
+
+def test_a_live_file_that_is_the_newest_snapshot_is_compared_with_the_state_before(place: Place) -> None:
+    place.run("snapshot")
+    place.write("users.json", {key: value for key, value in USERS.items() if key != "7"})
+    place.run("snapshot")
+
+    code, out, _ = place.run("diff", "users.json")
+
+    assert code == 0
+    assert out.startswith("users.json: the live file is the newest good snapshot; this is what changed with it\n")
+    assert "1 removed (7)" in out

@@ -107,3 +107,18 @@ def test_an_empty_folder_says_so(place: Place) -> None:
     code, out, _ = place.run("list")
 
     assert (code, out) == (0, f"no data files in {place.data}\n")
+
+
+def test_each_snapshot_shows_what_came_or_went_since_the_one_before(place: Place) -> None:
+    place.write("users.json", b'{"1": 10, "2": 20, "3": 30}')
+    place.run("snapshot")
+    place.write("users.json", b'{"1": 10, "2": 20}')
+    place.run("snapshot")
+    place.write("users.json", b'{"1": 11, "2": 20}')
+    place.run("snapshot")
+
+    out = place.run("list", "users.json")[1].splitlines()
+
+    assert "same size" in out[1]
+    assert "-1 record, -9 bytes" in out[2]
+    assert [(s["records_change"], s["bytes_change"]) for s in place.snapshots()] == [(0, 0), (-1, -9), (None, None)]

@@ -74,12 +74,14 @@ def test_file_that_went_bad_unseen_holds_all_its_good_snapshots(place: Place, sp
     assert len(copies(place)) == 3
 
 
-def test_only_the_named_file_is_pruned(place: Place) -> None:
+@pytest.mark.parametrize("named", [["--file", "data/shop.json"], ["data/shop.json"]])
+def test_only_the_named_file_is_pruned(place: Place, named: list[str]) -> None:
     take(place, 2)
     take(place, 2, "shop.json")
     place.configure(FEW)
 
-    code, told = place.json("prune", "--file", "data/shop.json", "--yes")
+    assert "a running agent does it by itself" in place.run("prune", *named)[1]
+    code, told = place.json("prune", *named, "--yes")
 
     assert (code, [f["file"] for f in told["files"]]) == (0, ["shop.json"])
     assert [path.name.split("_")[0] for path in copies(place)] == ["shop", "users", "users"]
