@@ -72,10 +72,13 @@ class Patrol:
         return self._config.watch.mode == "polling"
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether a walk or an audit is not at its end: the next turn goes on with it."""
+        return self._walking is not None or self._auditing is not None
+
+    @property
     def next_at(self) -> float:
-        """When the next turn has something to do, by the monotonic clock."""
-        if self._walking is not None or self._auditing is not None:
-            return -inf
+        """When the next turn has something to begin, by the monotonic clock."""
         return min(self._next_walk, self._next_audit if self.root_up else inf)
 
     def turn(self, now: float) -> None:

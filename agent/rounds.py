@@ -33,6 +33,7 @@ from agent.verifying import Verifying
 from agent.workspace import FAILURES, Clock, Workspace
 
 _AGAIN_S = 0.02
+_BREATH_S = 0.02  # between two slices of a walk, while a change is being worked on
 _PAUSE_LOOK_S = 10.0  # each look reads the pause itself; this is for the log, and for what was left meanwhile
 _PAUSED_LOOK_S = 1.0
 _BOT = "//"  # the back-off key of bot.start; no rel is spelled so
@@ -119,6 +120,8 @@ class Rounds:
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
+        if self.patrol.is_under_way:
+            return _BREATH_S if self.lanes.dues() else 0.0
         times = [self.patrol.next_at, self._next_pause_look]
         if self.patrol.root_up:
             times += [self._verifying.next_at, self._space.next_at, self._packing.next_at]

@@ -188,7 +188,7 @@ def test_change_during_a_long_walk_does_not_wait_for_its_end(days: Days, monkeyp
     days.rounds.once()
 
     assert days.rounds.lanes.files() == {USERS}
-    assert days.rounds.idle_s() == 0, "and is not at its end"
+    assert 0 < days.rounds.idle_s() < 0.1, "and is not at its end, but leaves the change its turn"
     days.pass_s(60)
     assert days.bench.stored("c.json") == [document(1)]
 
