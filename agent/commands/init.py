@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from agent.commands.caller import note
 from agent.commands.inference import NoInferenceError, require_library
 from agent.commands.proposal import Wishes, agent_unit_drop_in, bot_unit_drop_in, config_text
 from agent.commands.schema import infer_from
@@ -149,11 +150,14 @@ def _from(home: str, path: str) -> str:
 
 
 def _schemas(found: Survey) -> dict[str, tuple[str, str]]:
-    """Return for each of the largest good files where its schema goes, from the config, and the schema."""
-    largest = sorted(filter(_can_be_written, found.good()), key=lambda seen: (-seen.size_bytes, seen.rel))[
-        :_SCHEMAS_MAX
-    ]
-    return {seen.rel: (_schema_path(seen.rel), _schema_text(found, seen)) for seen in sorted(largest, key=_rel)}
+    """Return where the schema of each good file goes, from the config, and it: the topmost, then the largest."""
+    good = sorted(filter(_can_be_written, found.good()), key=lambda s: (s.rel.count("/"), -s.size_bytes, s.rel))
+    if len(good) > _SCHEMAS_MAX:
+        note(
+            f"schemas for {_SCHEMAS_MAX} of {len(good):,} files, the topmost and largest; "
+            "`backup-agent schema infer FILE` makes others"
+        )
+    return {s.rel: (_schema_path(s.rel), _schema_text(found, s)) for s in sorted(good[:_SCHEMAS_MAX], key=_rel)}
 
 
 def _can_be_written(seen: Seen) -> bool:
@@ -190,13 +194,17 @@ def _exclusions(found: Survey, home: str, has_schemas: bool) -> list[str]:
 
 
 def _write(home: str, output: str, text: str, schemas: dict[str, str], *, force: bool) -> list[str]:
-    """Every file is written, whole, or none was there to begin with; return their paths.
+    """Every file is written, whole; return their paths.  A schema that is there is used as it is.
 
     Raises:
         NotWrittenError: nothing was written over.
     """
     files = {os.path.join(home, path): content for path, content in schemas.items()}
     files[os.path.join(home, os.path.basename(output))] = text  # last: it names the others
+    kept = [path for path in list(files)[:-1] if not force and _is_schema(path)]
+    for path in kept:
+        note(f"{display(path)} is there already, and is used as it is")
+        del files[path]
     there = [path for path in files if os.path.lexists(path)]
     if there and not force:
         raise NotWrittenError(f"{display(there[0])} is there already", hint="choose another --output, or add --force")
@@ -207,6 +215,14 @@ def _write(home: str, output: str, text: str, schemas: dict[str, str], *, force:
         where = display(os.fsdecode(error.filename)) if error.filename else display(home)
         raise NotWrittenError(f"{where}: {error.strerror}", hint="choose another --output") from error
     return list(files)
+
+
+def _is_schema(path: str) -> bool:
+    """Whether a person may have made a schema of it; what is none would make the config unusable."""
+    try:
+        return isinstance(json.loads(Path(path).read_bytes()), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def _write_one(path: str, content: str, *, force: bool) -> None:

@@ -61,13 +61,14 @@ def _rules(wishes: Wishes, files: Sequence[Seen]) -> list[str]:
     seen = {each.rel: each for each in files}
     named = list(dict.fromkeys([*wishes.required, *wishes.schemas]))
     if not named:
-        example = files[0].rel if files else "users.json"
+        example = _example(files)
+        schema = _quoted(f"./schemas/{os.path.splitext(example)[0]}.schema.json")
         return [
             "# Rules for single files.",
             "# files:",
             f"#   - path: {_path(example)}",
             "#     required: true  # must exist: restored when it is missing",
-            "#     schema: ./schemas/users.schema.json  # `backup-agent schema infer FILE` makes a first one",
+            f"#     schema: {schema}  # `backup-agent schema infer FILE` makes a first one",
         ]
     lines = ["files:"]
     for rel in named:
@@ -80,6 +81,12 @@ def _rules(wishes: Wishes, files: Sequence[Seen]) -> list[str]:
             lines.append("    on_invalid: alert  # the schema was inferred from one state: read it, then say repair")
     others = [each for each in files if each.rel not in named][:_FILES_SHOWN]
     return [*lines, *(f"  # guarded too: {_comment(each.rel)}, {_described(each)}" for each in others)]
+
+
+def _example(files: Sequence[Seen]) -> str:
+    """The file that a rule of its own suits best: the largest of those that lie highest."""
+    best = min(files, key=lambda seen: (seen.rel.count("/"), -seen.size_bytes, seen.rel), default=None)
+    return best.rel if best else "users.json"
 
 
 def _bot(unit: str | None) -> list[str]:

@@ -1,9 +1,11 @@
 """`schema infer`: a starting schema for one data file, from the good state it is in."""
 
 import argparse
+import os
 from pathlib import Path
 
 from agent.checks import check
+from agent.commands.caller import add_config_options, read_config
 from agent.commands.inference import NoInferenceError, infer_schema
 from agent.commands.wording import print_json
 from agent.core.errors import UsageError
@@ -30,14 +32,18 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "exit codes: 0 printed, 1 the file is damaged or genson is not installed, 2 there is no such file",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    infer.add_argument("file", metavar="FILE", help="a JSON file, as a path on this machine")
+    infer.add_argument("file", metavar="FILE", help="a JSON file: a path on this machine, or in the data folder")
+    add_config_options(infer)
     infer.add_argument("--json", action="store_true", help="as without: a schema is JSON")
     infer.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    path = args.file
+    if not os.path.lexists(path) and not os.path.isabs(path):
+        path = os.path.join(read_config(args).data_dir, path)
     try:
-        text = Path(args.file).read_bytes()
+        text = Path(path).read_bytes()
     except OSError as error:
         raise UsageError(
             f"cannot read {display(args.file)}: {error.strerror}", hint="name a JSON file that you may read"

@@ -75,7 +75,7 @@ def survey(config: Config) -> Survey:
             progress.step()
     finally:
         progress.end()
-    found.files.sort(key=lambda seen: seen.rel)
+    found.files.sort(key=lambda seen: (seen.rel.count("/"), seen.rel))  # what matters lies at the top, mostly
     found.old_backups = _count_copies(config)
     return found
 

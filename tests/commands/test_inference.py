@@ -105,3 +105,7 @@ def test_without_the_library_the_extra_is_named(place: Place, monkeypatch: pytes
     assert main(["init", "--schemas"]) == 1
     assert "backup-agent[infer]" in place.capsys.readouterr().err
     assert not (place.root / "backup-agent.yaml").exists()
+
+
+def test_schema_infer_finds_a_file_by_its_name_in_the_data_folder(place: Place) -> None:
+    assert place.json("schema", "infer", "users.json") == place.json("schema", "infer", "data/users.json")

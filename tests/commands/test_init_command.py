@@ -191,3 +191,37 @@ def test_a_folder_for_snapshots_that_no_config_may_name_leaves_nothing_behind(pl
     assert code == 2
     assert "the folder for the snapshots is data_dir itself" in err
     assert not (place.root / "backup-agent.yaml").exists()
+
+
+def test_files_at_the_top_come_first_and_the_largest_of_them_is_the_example(place: Place) -> None:
+    place.write("guilds/1.json", {"name": "x" * 2000})
+    place.write("aaa.json", [1])
+
+    _, out, _ = init(place)
+
+    assert out.index("aaa.json") < out.index("users.json") < out.index("guilds/1.json")
+    text = (place.root / "backup-agent.yaml").read_text()
+    assert "#   - path: users.json\n" in text
+    assert "./schemas/users.schema.json" in text
+
+
+def test_more_files_than_get_a_schema_are_told(place: Place) -> None:
+    for number in range(25):
+        place.write(f"guilds/{number}.json", {"name": "x" * 500})
+
+    _, _, err = init(place, "--schemas")
+
+    assert "schemas for 20 of 26 files" in err
+    assert (place.root / "schemas/users.schema.json").exists()
+
+
+def test_a_schema_that_is_there_is_used_as_it_is(place: Place) -> None:
+    mine = place.root / "schemas" / "users.schema.json"
+    mine.parent.mkdir()
+    mine.write_text('{"type": "object"}')
+
+    code, _, err = init(place, "--schemas")
+
+    assert (code, mine.read_text()) == (0, '{"type": "object"}')
+    assert "is used as it is" in err
+    assert load_config("backup-agent.yaml", None, {}).rule_for("users.json").check.schema == {"type": "object"}
