@@ -32,22 +32,23 @@ class NoInferenceError(AgentError):
     """No schema can be inferred; nothing was written."""
 
 
-def infer_schema(text: bytes) -> Json:
-    """Return a schema that the good JSON document `text` fits.
+def infer_schema(*texts: bytes) -> Json:
+    """Return a schema that the good JSON documents `texts` fit.
 
     Raises:
         NoInferenceError: the library is not installed, or the document is nested too deeply.
     """
     builder_class = require_library()
     try:
-        data = load_replacing(text)
+        samples = [load_replacing(text) for text in texts]
         builder = builder_class(schema_uri=SCHEMA_URI)
-        builder.add_schema(_seed([data]))
-        builder.add_object(data)
+        builder.add_schema(_seed(samples))
+        for sample in samples:
+            builder.add_object(sample)
         schema: Json = {"$schema": SCHEMA_URI, **_lenient(builder.to_schema())}
     except RecursionError as error:
         raise NoInferenceError("the document is nested too deeply", hint="write its schema by hand") from error
-    if schema_grade(text, schema)[0] is not Grade.GOOD:
+    if any(schema_grade(text, schema)[0] is not Grade.GOOD for text in texts):
         raise NoInferenceError("the schema that was found does not fit the document", hint="write it by hand")
     return schema
 

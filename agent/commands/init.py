@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from agent.commands.caller import note
-from agent.commands.inference import NoInferenceError, require_library
+from agent.commands.inference import require_library
 from agent.commands.proposal import Wishes, agent_unit_drop_in, bot_unit_drop_in, config_text
-from agent.commands.schema import infer_from
+from agent.commands.schema_proposal import Schemas, propose_schemas
 from agent.commands.survey import Seen, Survey, survey, told
 from agent.commands.wording import print_json, say
 from agent.config import Config, load_config
@@ -24,7 +24,6 @@ from agent.disk.atomic import rename_new, rename_over
 from agent.disk.staging import StagingFolder
 
 _CONFIG = "backup-agent.yaml"
-_SCHEMAS_MAX = 20
 _MODE = 0o644
 
 
@@ -75,20 +74,22 @@ def run(args: argparse.Namespace) -> int:
     required = [_known(found, name) for name in args.required]
     _refuse_contradiction(found, args.backup_dir)
     home = os.getcwd() if prints_config else os.path.dirname(os.path.abspath(args.output))
-    schemas = _schemas(found) if args.schemas else {}
+    good = list(filter(_can_be_written, found.good()))
+    schemas = propose_schemas(found, good, required) if args.schemas else Schemas()
     wishes = Wishes(
         data_dir=_from(home, found.data_dir),
         backup_dir=_from(home, os.path.abspath(args.backup_dir)) if args.backup_dir else None,
         required=required,
-        schemas={rel: f"./{path}" for rel, (path, _) in schemas.items()},
-        exclude=_exclusions(found, home, bool(schemas)),
+        schemas={rel: f"./{path}" for rel, path in schemas.files.items()},
+        folders={folder: f"./{path}" for folder, path in schemas.folders.items()},
+        exclude=_exclusions(found, home, bool(schemas.texts)),
         bot_unit=args.bot_unit,
     )
     text = config_text(wishes, found.files)
     if prints_config:
         sys.stdout.write(text)
         return 0
-    written = _write(home, args.output, text, dict(schemas.values()), force=args.force)
+    written = _write(home, args.output, text, schemas.texts, force=args.force)
     config = load_config(args.output, None, os.environ)
     if args.json:
         print_json({"written": written, **_as_json(found, config)})
@@ -149,17 +150,6 @@ def _from(home: str, path: str) -> str:
     return path if rel.split("/")[0] == os.pardir else f"./{rel}" if rel != os.curdir else "."
 
 
-def _schemas(found: Survey) -> dict[str, tuple[str, str]]:
-    """Return where the schema of each good file goes, from the config, and it: the topmost, then the largest."""
-    good = sorted(filter(_can_be_written, found.good()), key=lambda s: (s.rel.count("/"), -s.size_bytes, s.rel))
-    if len(good) > _SCHEMAS_MAX:
-        note(
-            f"schemas for {_SCHEMAS_MAX} of {len(good):,} files, the topmost and largest; "
-            "`backup-agent schema infer FILE` makes others"
-        )
-    return {s.rel: (_schema_path(s.rel), _schema_text(found, s)) for s in sorted(good[:_SCHEMAS_MAX], key=_rel)}
-
-
 def _can_be_written(seen: Seen) -> bool:
     """Whether a config, which is UTF-8, can name the file."""
     return _is_text(seen.rel)
@@ -167,22 +157,6 @@ def _can_be_written(seen: Seen) -> bool:
 
 def _is_text(rel: str) -> bool:
     return not any("\udc80" <= character <= "\udcff" for character in rel)
-
-
-def _rel(seen: Seen) -> str:
-    return seen.rel
-
-
-def _schema_path(rel: str) -> str:
-    return f"schemas/{os.path.splitext(rel)[0]}.schema.json"
-
-
-def _schema_text(found: Survey, seen: Seen) -> str:
-    try:
-        text = Path(os.path.join(found.data_dir, seen.rel)).read_bytes()
-    except OSError as error:
-        raise NoInferenceError(f"cannot read {display(seen.rel)}: {error.strerror}", hint="try again") from error
-    return json.dumps(infer_from(text, seen.rel), indent=2) + "\n"
 
 
 def _exclusions(found: Survey, home: str, has_schemas: bool) -> list[str]:

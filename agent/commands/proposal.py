@@ -15,12 +15,16 @@ _PLAIN = re.compile(r"\.{0,2}/[\w./-]*|[A-Za-z][\w./-]*\.json", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the config is to say; folders as they are to be written, `schemas` by rel, as paths from the config."""
+    """What the config is to say; folders as they are to be written, `schemas` by rel, as paths from the config.
+
+    `folders` are the schemas that all JSON files right in a folder share.
+    """
 
     data_dir: str
     backup_dir: str | None = None
     required: Sequence[str] = ()
     schemas: Mapping[str, str] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
     exclude: Sequence[str] = ()
     bot_unit: str | None = None
 
@@ -60,7 +64,7 @@ def config_text(wishes: Wishes, files: Sequence[Seen]) -> str:
 def _rules(wishes: Wishes, files: Sequence[Seen]) -> list[str]:
     seen = {each.rel: each for each in files}
     named = list(dict.fromkeys([*wishes.required, *wishes.schemas]))
-    if not named:
+    if not named and not wishes.folders:
         example = _example(files)
         schema = _quoted(f"./schemas/{os.path.splitext(example)[0]}.schema.json")
         return [
@@ -77,10 +81,25 @@ def _rules(wishes: Wishes, files: Sequence[Seen]) -> list[str]:
         if rel in wishes.required:
             lines.append("    required: true  # must exist: restored when it is missing")
         if rel in wishes.schemas:
-            lines.append(f"    schema: {_quoted(wishes.schemas[rel])}")
-            lines.append("    on_invalid: alert  # the schema was inferred from one state: read it, then say repair")
-    others = [each for each in files if each.rel not in named][:_FILES_SHOWN]
+            lines += _schema(wishes.schemas[rel])
+    for folder, schema in wishes.folders.items():
+        count = sum(_is_right_in(each.rel, folder) for each in files)
+        lines.append(f"  - path: {_path(folder, '/*.json')}  # {counted(count, 'file')} of one shape")
+        lines += _schema(schema)
+    ruled = {each.rel for each in files for folder in wishes.folders if _is_right_in(each.rel, folder)}
+    others = [each for each in files if each.rel not in named and each.rel not in ruled][:_FILES_SHOWN]
     return [*lines, *(f"  # guarded too: {_comment(each.rel)}, {_described(each)}" for each in others)]
+
+
+def _schema(path: str) -> list[str]:
+    return [
+        f"    schema: {_quoted(path)}",
+        "    on_invalid: alert  # the schema was inferred from one state: read it, then say repair",
+    ]
+
+
+def _is_right_in(rel: str, folder: str) -> bool:
+    return os.path.dirname(rel) == folder and rel.endswith(".json")
 
 
 def _example(files: Sequence[Seen]) -> str:
@@ -117,9 +136,9 @@ def _quoted(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
 
 
-def _path(rel: str) -> str:
-    """The pattern that matches `rel`; a brace, which begins no pattern here, becomes any character."""
-    return _quoted("".join(f"[{c}]" if c in "*?[" else "?" if c == "{" else c for c in rel))
+def _path(rel: str, glob: str = "") -> str:
+    """The pattern for `rel`, and `glob` behind it; a brace, which begins no pattern here, becomes any character."""
+    return _quoted("".join(f"[{c}]" if c in "*?[" else "?" if c == "{" else c for c in rel) + glob)
 
 
 def _comment(text: str) -> str:

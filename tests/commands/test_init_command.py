@@ -207,12 +207,30 @@ def test_files_at_the_top_come_first_and_the_largest_of_them_is_the_example(plac
 
 def test_more_files_than_get_a_schema_are_told(place: Place) -> None:
     for number in range(25):
-        place.write(f"guilds/{number}.json", {"name": "x" * 500})
+        place.write(f"{number}.json", {"name": "x" * 500})
 
     _, _, err = init(place, "--schemas")
 
     assert "schemas for 20 of 26 files" in err
-    assert (place.root / "schemas/users.schema.json").exists()
+    assert (place.root / "schemas/0.schema.json").exists()
+
+
+def test_files_of_one_shape_in_a_folder_share_one_rule_and_schema(place: Place) -> None:
+    for number in range(25):
+        place.write(f"guilds/{number}.json", {"prefix": "!", "level": number} if number else {"prefix": "?"})
+        place.write("guilds.json", [number])
+        place.write(f"mixed/{number}.json", {str(number): number} if number % 2 else [])
+
+    code, _, _ = init(place, "--schemas", "--required", "guilds/7.json")
+
+    config = load_config("backup-agent.yaml", None, {})
+    shared = config.rule_for("guilds/99.json")
+    assert code == 0
+    assert shared.check.schema == json.loads((place.root / "schemas/guilds/_each.schema.json").read_bytes())
+    assert shared.check.schema["required"] == ["prefix"]
+    assert (shared.required, config.rule_for("guilds/7.json").required) == (False, True)
+    assert config.rule_for("mixed/99.json").check.schema is None
+    assert 'path: "guilds/*.json"  # 25 files of one shape' in (place.root / "backup-agent.yaml").read_text()
 
 
 def test_a_schema_that_is_there_is_used_as_it_is(place: Place) -> None:
