@@ -10,9 +10,9 @@ from agent.commands.moments import parse_time
 from agent.commands.progress import with_progress
 from agent.commands.session import Session
 from agent.commands.states import LIVE, NoStateError, UnfitStateError, open_state
-from agent.commands.wording import advise, counted, print_json, say
+from agent.commands.wording import advise, counted, local_time, print_json, say
+from agent.core.decide import restore_candidates
 from agent.core.difference import Comparison, compare, sentence
-from agent.core.errors import UsageError
 from agent.core.model import Grade
 from agent.core.naming import display
 
@@ -64,11 +64,24 @@ def _line(session: Session, rel: str, old: str | None, new: str) -> _Line:
                 found = compare(before.document(), after.document())
                 return _Line(rel, "changed" if found.differences else "same", sentence(found), found)
     except NoStateError as error:
-        with suppress(NoStateError, UnfitStateError, UsageError), open_state(session, rel, new):
-            return _Line(rel, "new", "was not there yet, or no state from then is kept")
-        return _Line(rel, "same" if old is not None else "unknown", str(error))
+        return _since_first(session, rel, new) or _Line(rel, "unknown", str(error))
     except UnfitStateError as error:
         return _Line(rel, "unknown", f"cannot be compared: {error}")
+
+
+def _since_first(session: Session, rel: str, new: str) -> _Line | None:
+    """A file without a state from then: what changed since its oldest one; None where there is nothing to tell."""
+    good = restore_candidates(session.ws.catalog.snapshots(rel))
+    with suppress(NoStateError, UnfitStateError), open_state(session, rel, new) as after:
+        if not good:
+            return _Line(rel, "new", "is new, and has no snapshot yet")
+        since = f"no state from then; the first is of {local_time(good[-1].taken_at)}"
+        with open_state(session, rel, good[-1].name) as first:
+            if first.is_whole and first.digest == after.digest:
+                return _Line(rel, "new", f"{since}, and the same")
+            found = compare(first.document(), after.document())
+            return _Line(rel, "new", f"{since}, and since: {sentence(found)}", found)
+    return None
 
 
 def _as_json(line: _Line) -> dict[str, object]:

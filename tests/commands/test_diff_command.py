@@ -100,7 +100,7 @@ def test_without_a_file_each_changed_one_is_a_line(place: Place) -> None:
     assert code == 3
     assert "users.json: 11 of 12 records unchanged; 1 removed (7)\n" in out
     assert "gone.json: is gone\n" in out
-    assert "new.json: was not there yet" in out
+    assert "new.json: is new, and has no snapshot yet" in out
     assert "broken.json: cannot be compared: " in out
     assert "6 files: 5 changed, 1 the same" in out
     assert in_folder[1].startswith("guilds/1.json: 12 of 12 records unchanged; 1 added (x)\n1 file: 1 changed")
@@ -124,3 +124,15 @@ def test_a_live_file_that_is_the_newest_snapshot_is_compared_with_the_state_befo
     assert code == 0
     assert out.startswith("users.json: the live file is the newest good snapshot; this is what changed with it\n")
     assert "1 removed (7)" in out
+
+
+def test_a_file_without_a_state_from_then_is_compared_with_its_first(place: Place) -> None:
+    place.write("other.json", [1])
+    place.run("snapshot")
+    place.write("users.json", {key: value for key, value in USERS.items() if key != "7"})
+
+    out = place.run("diff", "--from", "24h")[1]
+
+    assert "users.json: no state from then; the first is of " in out
+    assert "and since: 11 of 12 records unchanged; 1 removed (7)" in out
+    assert ", and the same\n" in out
