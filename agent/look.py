@@ -51,12 +51,27 @@ class Look:
             self.rel, ending, was=was, state=self.state, thinned_count=self.thinned_count, **details  # type: ignore[arg-type]  # fields of Outcome
         )  # fmt: skip
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether the disk holds a copy already that a publish would use."""
+        if self.prepared is not None and self.prepared.exception() is None:
+            return True
+        return self.capture is not None and not isinstance(self.capture.content, bytes)
+
+    def leave_room(self) -> None:
+        """What was made ready for a publish that will not be is gone; the capture stays."""
+        if self.capture is not None and isinstance(self.capture.content, bytes):
+            self._drop_prepared()
+
     def discard(self) -> None:
         """What was copied for this look is gone, unless it became a snapshot."""
-        if self.prepared is not None and self.prepared.exception() is None:
-            self.prepared.result().staged.discard()
+        self._drop_prepared()
         if self.capture is not None:
             self.capture.discard()
+
+    def _drop_prepared(self) -> None:
+        if self.prepared is not None and self.prepared.exception() is None:
+            self.prepared.result().staged.discard()
 
     def is_news(self, grade: Grade) -> bool:
         """Whether this grade of these bytes, or that it is given up, was not told before."""

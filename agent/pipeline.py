@@ -5,8 +5,10 @@ in `look.py`.  A file that is to be healed leaves here as `Ending.DAMAGED` and g
 once more before it acts.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
@@ -19,7 +21,7 @@ from agent.core.naming import display, next_stamp
 from agent.core.settle import Due
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
 from agent.disk.lock import LockSession
-from agent.disk.publish import Draft, Refused
+from agent.disk.publish import Draft, Prepared, Refused
 from agent.disk.staging import StagingFolder
 from agent.look import Look, Looker
 from agent.outcome import Ending, Outcome
@@ -111,6 +113,8 @@ class Pipeline:
         for look in looks:
             if look.outcome is None and look.capture is not None and (kept := _grade_to_keep(look)) is not None:
                 drafts.append((look, self._draft(look, kept, reason)))
+            else:
+                look.leave_room()
         if not drafts:
             return
         room = self._with_room(drafts, held={look.rel for look in looks if _is_bad(look)})
@@ -134,24 +138,26 @@ class Pipeline:
         if reason is Reason.CHANGE and not look.due.quiet:
             reason = Reason.INTERVAL
         taken_at = next_stamp(self._ws.clock.utc(), look.snapshots[0].taken_at if look.snapshots else None)
+        prepared = look.prepared if look.prepared is not None and not _lacked_room(look.prepared) else None
         return Draft(
             look.rel, caught.content, caught.digest, caught.ownership, grade, reason, result.shape, taken_at,
-            prepared=look.prepared,
+            prepared=prepared,
         )  # fmt: skip
 
     def _with_room(self, drafts: Sequence[tuple[Look, Draft]], *, held: set[str]) -> list[tuple[Look, Draft]]:
         """Return the drafts that the space budget has room for, thinning old copies for them."""
         room: list[tuple[Look, Draft]] = []
-        need = 0
+        need = written = 0
         for look, draft in drafts:
             size = look.capture.signature.size_bytes if look.capture else 0
+            there = size if look.is_on_disk else 0
             try:
-                look.thinned_count, short = make_room(self._ws, need + size, held=held)
+                look.thinned_count, short = make_room(self._ws, need + size, written_bytes=written + there, held=held)
             except OSError as error:
                 self._refuse(look, draft, error)
                 continue
             if not short:
-                need += size
+                need, written = need + size, written + there
                 room.append((look, draft))
                 continue
             full = SpaceBudgetError(
@@ -165,6 +171,7 @@ class Pipeline:
         """The state was not stored.  That it is not good is known all the same, so that good snapshots are held."""
         if isinstance(error, OSError):
             self._ws.is_doubtful = True  # the disk may hold more of it than was taken back
+        look.leave_room()
         if draft.grade is not Grade.GOOD:
             self._looker.set_state(look, draft.grade)
         problems = look.result.problems if look.result else ()
@@ -235,6 +242,12 @@ class Pipeline:
                 return os.stat(rel, dir_fd=root_fd, follow_symlinks=False).st_size > IN_MEMORY_MAX_BYTES
         except OSError:
             return False
+
+
+def _lacked_room(prepared: Future[Prepared]) -> bool:
+    """Whether the disk was full; the budget is about to make room, so the copy is worth another try."""
+    error = prepared.exception()
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_bad(look: Look) -> bool:

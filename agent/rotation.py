@@ -98,14 +98,15 @@ def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
         raise failure
 
 
-def make_room(ws: Workspace, need_bytes: int, *, held: Collection[str] = ()) -> tuple[int, int]:
+def make_room(ws: Workspace, need_bytes: int, *, written_bytes: int = 0, held: Collection[str] = ()) -> tuple[int, int]:
     """Thin the oldest copies so that `need_bytes` more keep within the budget; return (deleted, bytes still short).
 
-    While bytes are short nothing was deleted.  No good snapshot of a file in `held`, or known not to be good, goes.
+    `written_bytes` of them are on the disk already, so that the free space tells of them.  While bytes are short
+    nothing was deleted.  No good snapshot of a file in `held`, or known not to be good, goes.
 
     Raises: as `rotate`.
     """
-    over = _over_budget(ws, need_bytes)
+    over = _over_budget(ws, need_bytes, written_bytes)
     if over <= 0:
         return 0, 0
     plan = plan_thinning(_candidates(ws, held), need_bytes=over)
@@ -114,13 +115,13 @@ def make_room(ws: Workspace, need_bytes: int, *, held: Collection[str] = ()) -> 
     return len(doomed), plan.short_bytes
 
 
-def _over_budget(ws: Workspace, need_bytes: int) -> int:
+def _over_budget(ws: Workspace, need_bytes: int, written_bytes: int = 0) -> int:
     wish = ws.config.backup
     over = 0
     if wish.max_total_size_bytes is not None:
         over = max(over, ws.catalog.count_snapshots()[1] + need_bytes - wish.max_total_size_bytes)
     if wish.min_free_bytes is not None:
-        over = max(over, wish.min_free_bytes + need_bytes - free_bytes(ws.config.backup_dir))
+        over = max(over, wish.min_free_bytes + need_bytes - written_bytes - free_bytes(ws.config.backup_dir))
     return over
 
 

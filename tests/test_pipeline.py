@@ -10,7 +10,7 @@ from agent.core.errors import SpaceBudgetError
 from agent.core.model import Grade, HealAction, Snapshot
 from agent.disk.publish import Draft, Refused
 from agent.disk.staging import StagingFolder
-from agent.outcome import Ending
+from agent.outcome import Ending, Outcome
 
 REQUIRED = "files: [{path: users.json, required: true}]"
 
@@ -163,6 +163,50 @@ def test_budget_counts_what_the_same_batch_needs(tmp_path: Path) -> None:
     refused = [o for o in outcomes if o.ending is Ending.REFUSED]
     assert len(refused) == 5
     assert all(isinstance(o.error, SpaceBudgetError) for o in refused)
+
+
+def test_large_state_that_is_on_the_disk_already_is_not_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, state = _almost_full_disk(tmp_path, monkeypatch, states=2)
+
+    outcomes = [_change(bench, state, number) for number in range(4)]
+
+    assert [o.ending for o in outcomes] == [Ending.PUBLISHED] * 4
+    assert len(bench.stored()) == 2
+
+
+def test_large_state_that_found_the_disk_full_is_stored_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, state = _almost_full_disk(tmp_path, monkeypatch, states=2)
+    for number in range(2):
+        _change(bench, state, number)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("agent.disk.store.prepare", full)
+
+    assert _change(bench, state, 2).ending is Ending.PUBLISHED
+    assert bench.stored()[0] == state + b"2"
+
+
+def _almost_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, states: int) -> tuple[Bench, bytes]:
+    """A bench whose disk takes so many large states, above what is to stay free; and such a state."""
+    bench, state = Bench(tmp_path, "backup: {min_free: 1KiB}"), b" " * (256 << 10)
+    size = (len(state) + 1) * states + 1024
+
+    def free(folder: str) -> int:
+        return size - sum(p.stat().st_size for p in Path(folder).rglob("*") if p.name.endswith((".json", ".tmp")))
+
+    monkeypatch.setattr("agent.rotation.free_bytes", free)
+    return bench, state
+
+
+def _change(bench: Bench, state: bytes, number: int) -> Outcome:
+    bench.write(state + b"%d" % number)
+    return bench.look()[0]
 
 
 def test_file_that_turned_into_a_link_is_no_longer_good(tmp_path: Path) -> None:
