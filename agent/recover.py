@@ -136,6 +136,7 @@ def _find_vanished(ws: Workspace) -> Steps[list[Snapshot]]:
     """
     count = 0
     gone: list[Snapshot] = []
+    began_in = str(os.stat(ws.store.path).st_ino)
     for snapshot in ws.catalog.all_snapshots():
         count += 1
         if not count % _STEP_SNAPSHOTS:
@@ -146,6 +147,8 @@ def _find_vanished(ws: Workspace) -> Steps[list[Snapshot]]:
         elif size != snapshot.stored_bytes and snapshot.name.endswith(".zst"):  # packed just before a crash
             ws.catalog.set_stored(snapshot.name, size)
     inode = str(os.stat(ws.store.path).st_ino)
+    if inode != began_in:  # mounted or unmounted on the way: half of this is about another folder
+        return []
     if gone and len(gone) == count and ws.catalog.note(_FOLDER) not in (None, inode):
         raise BackupFolderReplacedError(
             f"{ws.store.path}: another folder stands here, and none of the {count} snapshots is in it",

@@ -331,3 +331,19 @@ def test_snapshots_of_a_volume_that_was_away_are_known_again(tmp_path: Path) -> 
 
     assert bench.stored() == [document(2), document(1)]
     assert bench.protect(document(4)).grade is Grade.GOOD
+
+
+def test_backup_folder_that_is_another_one_on_the_way_says_nothing_about_copies(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recover_module, "_STEP_SNAPSHOTS", 2)
+    steps = recover_module.forgetting_vanished(bench.ws)
+    next(steps)
+    bench.backups.rename(bench.backups.with_name("away"))
+    bench.backups.mkdir()
+
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+
+    assert end.value.value == []
+    assert len(bench.ws.catalog.snapshots(USERS)) == 3
