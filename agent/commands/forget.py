@@ -51,7 +51,6 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         example="examples:\n  backup-agent forget-record data/users.json 123456\n"
         "  backup-agent forget-record data/users.json 123456 --yes\n"
         "  backup-agent forget-record --all 123456\n"
-        "  backup-agent forget-record data/users.json /users/123456 --yes\n"
         "  backup-agent forget-record data/list.json 123456 --by id --yes\n\n"
         "exit codes: 0 done, or told; 1 not done; 3 some states are left for you; 4 no state has the record",
     )
@@ -124,19 +123,20 @@ def run(args: argparse.Namespace) -> int:
     erasing = _Erasing(args.key, args.by)
     with open_session(args) as session:
         meant = Meant(tuple(all_files(session)), is_folder=True) if args.all else meant_by(session, args.file)
-        is_sweep = meant.is_folder
-        looked = [_plan(session, rel, erasing, is_sweep=is_sweep) for rel in with_progress(meant.rels, "looking")]
+        looked = [
+            _plan(session, rel, erasing, is_sweep=meant.is_folder) for rel in with_progress(meant.rels, "looking")
+        ]
         plans = [plan for plan in looked if plan.is_there]
         unread = [plan for plan in looked if plan.error is not None]
         for plan in unread:
             note(f"not looked through: {plan.error}")
         if not plans:
-            raise _nothing_found(display(meant.rels[0]) if not is_sweep else "no file", args.key, looked)
+            raise _nothing_found(display(meant.rels[0]) if not meant.is_folder else "no file", args.key, looked)
         bot_error = None
         if args.yes:
             plans, bot_error = _carry_out(session, plans, erasing, no_bot=args.no_bot)
-        elsewhere = [] if is_sweep else mentions(session, args.key, plans[0].rel)
-        _tell(plans, args, elsewhere, is_sweep=is_sweep)
+        elsewhere = [] if meant.is_folder else mentions(session, args.key, plans[0].rel)
+        _tell(plans, args, elsewhere, is_sweep=meant.is_folder)
         if any(plan.in_live for plan in plans) and (args.no_bot or session.config.bot is None):
             _warn_of_memory(is_done=args.yes)
         if bot_error is not None:
@@ -160,7 +160,7 @@ def _carry_out(
 ) -> tuple[list[_Plan], BotCommandError | None]:
     """The record is out of every file of `plans`; return what was done, and why the bot could not be started."""
     bot = session.config.bot if any(plan.in_live for plan in plans) and not no_bot else None
-    done = []
+    done: list[_Plan] = []
     with bot_stopped(bot, session.config.state_dir) as bot_run:
         for plan in with_progress(plans, "erasing"):
             if plan.in_live:
@@ -176,10 +176,9 @@ def _look_again(session: Session, due: Due) -> Outcome:
 
 
 def _warn_of_memory(*, is_done: bool) -> None:
-    if is_done:
-        note("a bot that was running writes its memory back: restart it, then run this again")
-    else:
-        note("a bot that runs meanwhile writes its memory back, and the record with it: stop it first")
+    what = "was running" if is_done else "runs meanwhile"
+    now = "restart it, then run this again" if is_done else "stop it first"
+    note(f"a bot that {what} writes its memory back, and the record with it: {now}")
 
 
 def _nothing_found(where: str, key: str, plans: Sequence[_Plan]) -> AgentError:
