@@ -184,14 +184,14 @@ class Announcer:
         what = f"reading everything back found: {'; '.join(told)}{f'; and {more} more' if more else ''}"
         self._recorder.notify(Notice(NoticeKind.DRILL_FAILED, what, hint=hint))
 
-    def reloaded(self, problems: Sequence[str], *, at: float) -> None:
-        """A new config is in effect since `at` (Unix time), or is not and why."""
+    def reloaded(self, problems: Sequence[str], *, at: float, config: str | None = None) -> None:
+        """The config of the file `config` is in effect since `at` (Unix time), or a new one is not and why."""
         if problems:
             self._metrics.config_last_reload_successful.set(0)
             self._log.error("config_reload_failed", problems=list(problems), hint="the old config stays in effect")
         else:
             self._config_in_effect(at)
-            self._log.info("config_reloaded")
+            self._log.info("config_reloaded", config=config or "no config file: all is default")
 
     def _config_in_effect(self, at: float) -> None:
         self._metrics.config_last_reload_successful.set(1)

@@ -56,7 +56,7 @@ class Outcome:
     attempt: int = 0
     quarantined: str | None = None
     rolled_back_to: str | None = None
-    deleted_count: int = 0  # by rotation
+    rotated_count: int = 0  # by rotation
     thinned_count: int = 0  # by the space budget
     rotation_error: OSError | None = None
     lease_broken: bool = False

@@ -202,7 +202,7 @@ class Pipeline:
                 return outcome
             if len(look.snapshots) <= self._ws.config.backup.retention.keep_last:
                 return outcome
-            return replace(outcome, deleted_count=rotate(self._ws, look.rel, look.state))
+            return replace(outcome, rotated_count=rotate(self._ws, look.rel, look.state))
         except OSError as error:
             return replace(outcome, rotation_error=error)
 

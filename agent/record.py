@@ -77,8 +77,8 @@ class Recorder:
         if o.rotation_error is not None:
             metrics.io_errors.inc(Operation.ROTATE)
             self._log.error("rotation_failed", file=o.rel, **error_fields(o.rotation_error))
-        if o.deleted_count:
-            metrics.snapshots_deleted.inc(Deletion.RETENTION, o.deleted_count)
+        if o.rotated_count:
+            metrics.snapshots_deleted.inc(Deletion.RETENTION, o.rotated_count)
         if o.thinned_count:
             metrics.snapshots_deleted.inc(Deletion.BUDGET, o.thinned_count)
             self._log.warning("snapshots_thinned", count=o.thinned_count, hint="the space budget is spent")
@@ -119,8 +119,8 @@ class Recorder:
         more: dict[str, object] = {}
         if o.was not in (None, Grade.GOOD):
             more["was"] = str(o.was)
-        if o.deleted_count:
-            more["deleted_count"] = o.deleted_count
+        if o.rotated_count:
+            more["rotated_count"] = o.rotated_count
         if o.warnings:
             more["warnings"] = _shown(o.warnings)
         say = self._log.info

@@ -9,7 +9,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from types import FrameType
 
@@ -58,10 +59,14 @@ class Service:
         reload: Callable[[], Config],
         apply: Callable[[Config], None],
         notify: Callable[[Notice], None] = lambda _: None,
+        about: Callable[[], Mapping[str, str | None]] = dict,
     ) -> None:
-        """`reload` reads the config anew; `apply` is told of one that has been taken over; `notify` tells people."""
+        """`reload` reads the config anew; `apply` is told of one that has been taken over; `notify` tells people.
+
+        `about` is what commands may know of this daemon: the file of its `config`, and what became of `metrics`.
+        """
         self._config, self._metrics, self._clock = config, metrics, clock
-        self._reload, self._apply = reload, apply
+        self._reload, self._apply, self._about = reload, apply, about
         self._log = get_logger()
         self._recorder = Recorder(metrics, notify)
         self._announce = Announcer(metrics, self._recorder, config.data_dir)
@@ -197,6 +202,7 @@ class Service:
             self._lock = DaemonLock(self._config.state_dir)
             try:
                 self._lock.take()
+                self._lock.tell(self._about())
                 return
             except LockHeldError:
                 if self._clock.monotonic() > patience or self._stop_asked:
@@ -343,7 +349,9 @@ class Service:
             self._apply(config)
             if config.metrics.listen != old.metrics.listen:
                 self._log.warning("restart_needed", key="metrics.listen", hint="it takes effect at the next start")
-        self._announce.reloaded(problems, at=self._clock.utc().timestamp())
+            with suppress(OSError):  # the disk is full: what commands say of us waits for the next reload
+                self._lock.tell(self._about())
+        self._announce.reloaded(problems, at=self._clock.utc().timestamp(), config=self._about().get("config"))
         self._announce.ready(len(self._rounds.patrol.rescan))
 
     # the end

@@ -15,7 +15,7 @@ _BY_GRADE = {
     Grade.SUSPECT: "`backup-agent accept {name}` if this is meant, else `backup-agent restore {name}`",
     Grade.MISSING: "`backup-agent restore {name}`, or `backup-agent accept {name}` if it was meant to go",
     Grade.CORRUPT: "`backup-agent restore {name}`, or `backup-agent check --heal` before the bot starts",
-    Grade.INVALID: "`backup-agent restore {name}`, or `backup-agent check --heal` before the bot starts",
+    Grade.INVALID: "`backup-agent repair {name}` keeps its newer data; else `backup-agent restore {name}`",
     Grade.UNREADABLE: "the user of the agent must be able to read it",
 }
 

@@ -71,7 +71,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     try:
         seen = survey(config)
         with _catalog(config) as catalog:
-            case = Case(config, SystemClock().utc(), seen, catalog, daemon_pid(config.state_dir))
+            case = Case(config, SystemClock().utc(), seen, catalog, daemon_pid(config.state_dir), args.config)
             for part in (examine_folders, examine_files, examine_service):
                 yield from part(case)
     except OSError as error:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 from agent.commands.finding import Case, Finding, ok, warn
+from agent.commands.running import doubts_of_daemon
 
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
 _UNIT = "backup-agent.service"
@@ -20,6 +21,8 @@ def examine_service(case: Case) -> Iterator[Finding]:
         yield warn("agent", "not running", "backup-agent run")
     else:
         yield ok("agent", f"running as process {case.daemon}")
+    for aspect, what, step in doubts_of_daemon(case.config.state_dir, case.config_path):
+        yield warn(aspect, what, step)
     yield _unit(case)
 
 

@@ -37,6 +37,7 @@ class Case:
     seen: Survey
     catalog: Catalog | None
     daemon: int | None
+    config_path: str | None = None  # of the file that the command works by
 
 
 def ok(aspect: str, message: str) -> Finding:

@@ -14,6 +14,7 @@ class Entry:
 
     rel: str
     is_there: bool
+    is_missed: bool = False  # it is gone, and whoever looked last saw it there
     state: FileState | None = None
     newest: Snapshot | None = None
     newest_good: Snapshot | None = None
@@ -35,7 +36,9 @@ def take_inventory(session: Session) -> list[Entry]:
     entries = {rel: Entry(rel, is_there=True) for rel in found_files(session)}
     for state in session.ws.catalog.files():
         entry = entries.setdefault(state.rel, Entry(state.rel, is_there=False))
+        seen_there = state.grade is not Grade.MISSING
         is_missed = not entry.is_there and session.config.is_data_file(state.rel)
+        entry.is_missed = is_missed and seen_there
         entry.state = replace(state, grade=Grade.MISSING) if is_missed else state
     for snapshot in session.ws.catalog.all_snapshots():
         entry = entries.setdefault(snapshot.rel, Entry(snapshot.rel, is_there=False))

@@ -40,14 +40,30 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 def run(args: argparse.Namespace) -> int:
     """Run the daemon; return its exit code."""
     args.data_dir = args.folder or args.data_dir
+    asked = argparse.Namespace(**vars(args))
     found: list[str] = []
     config = read_config(args, found.append)
     if args.config is None:
         args.data_dir = config.data_dir
     remember_caller(*(path and os.path.abspath(path) for path in (args.config, args.data_dir)))
 
+    works_by = args.config and os.path.abspath(args.config)
+    read_last: str | None = works_by
+    web: WebServer | None = None
+    wants_metrics = False
+
     def load() -> Config:
-        return load_config(args.config, args.data_dir, os.environ)
+        """Read the config anew; without one, look for it where a start would."""
+        nonlocal read_last
+        if works_by is not None:
+            return load_config(works_by, asked.data_dir, os.environ)
+        again = argparse.Namespace(**vars(asked))
+        config = read_config(again, lambda told: get_logger().info("config_found", detail=told))
+        read_last = again.config and os.path.abspath(again.config)
+        return config
+
+    def about() -> dict[str, str | None]:
+        return {"config": works_by, "metrics": "unavailable" if wants_metrics and web is None else None}
 
     metrics = Metrics(__version__)
 
@@ -57,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
     notifier = Notifier(metrics.notifications.inc, tell_failure)
 
     def apply(config: Config) -> None:
+        nonlocal works_by, wants_metrics
+        works_by, wants_metrics = read_last, config.metrics.address is not None
+        if works_by is not None:
+            remember_caller(works_by, asked.data_dir and os.path.abspath(asked.data_dir))
         log, wish = config.log, config.notify
         configure_logs(log.format, log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc, hints=pasteable)
         receivers = Receivers(wish.urls, wish.command, frozenset(wish.events), wish.min_interval_s)
@@ -71,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if args.config is None:
         os.makedirs(config.data_dir, exist_ok=True)
 
-    service = Service(config, metrics, SystemClock(), reload=load, apply=apply, notify=tell_people)
+    service = Service(config, metrics, SystemClock(), reload=load, apply=apply, notify=tell_people, about=about)
     web = _serve(config, metrics, service)
     try:
         return service.run()

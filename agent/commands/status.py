@@ -8,6 +8,7 @@ from datetime import datetime
 from agent.commands.advice import next_step
 from agent.commands.caller import pasteable
 from agent.commands.inventory import Entry, take_inventory
+from agent.commands.running import doubts_of_daemon
 from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import advise, age, counted, iso_time, local_time, print_json, say, size
 from agent.core.decide import LeftWhy
@@ -37,10 +38,11 @@ def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
         entries = take_inventory(session)
         problems = [entry for entry in entries if _is_problem(entry, guarded=session.daemon is not None)]
+        doubts = doubts_of_daemon(session.config.state_dir, args.config)
         if args.json:
-            print_json(_as_json(session, entries, problems))
+            print_json({**_as_json(session, entries, problems), "agent_doubts": [what for _, what, _ in doubts]})
         else:
-            _print(session, entries, problems)
+            _print(session, entries, problems, doubts)
     return 3 if problems else 0
 
 
@@ -51,7 +53,7 @@ def _is_problem(entry: Entry, *, guarded: bool) -> bool:
     return True
 
 
-def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> None:
+def _print(session: Session, entries: list[Entry], problems: list[Entry], doubts: list[tuple[str, str, str]]) -> None:
     now = session.ws.clock.utc()
     daemon = (
         f"running (process {session.daemon})"
@@ -59,6 +61,9 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry]) -> Non
         else "not running: states are as last seen; `backup-agent check` looks now"
     )
     advise(f"agent:      {daemon}")
+    for _, what, step in doubts:
+        say(f"warning:    {what}")
+        say(f"  next: {step}")
     if pause := session.ws.pause():
         advise(f"healing:    paused until {local_time(pause.ends_at)}; `backup-agent resume` ends that")
     grades = Counter(entry.grade for entry in entries if entry.grade != "gone")
@@ -88,6 +93,8 @@ def _told(entry: Entry, now: datetime) -> str:
         return "no snapshot of it yet"
     good = f"last good {age(state.last_good_at, now)}" if state.last_good_at else "never seen good"
     tries = f", healing was given up after {counted(state.heals, 'try')}" if state.gave_up else ""
+    if entry.is_missed and state.grade is Grade.MISSING:
+        return f"gone now, {good}"  # the agent has not noticed it yet
     return f"{state.grade} since {local_time(state.since)}, {good}{tries}".replace("trys", "tries")
 
 

@@ -9,14 +9,16 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from agent.core.errors import LockHeldError
 from agent.disk.staging import open_root
 
 _OFFSET_MASK = (1 << 62) - 1
+_ABOUT_MAX_BYTES = 65536
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 
@@ -54,6 +56,12 @@ class DaemonLock:
             hint="stop it first, or give each agent its own backup_dir",
         )
 
+    def tell(self, about: Mapping[str, str | None]) -> None:
+        """Commands can ask what the daemon works by, see `daemon_about`; the lock must be ours."""
+        text = f"{os.getpid()}\n{json.dumps(about)}\n".encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
     def release(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -77,8 +85,20 @@ def daemon_pid(state_dir: str) -> int | None:
         os.close(fd)
 
 
+def daemon_about(state_dir: str) -> dict[str, str | None]:
+    """Return what the daemon that works here said of itself; empty without one, or when it says nothing."""
+    if daemon_pid(state_dir) is None:
+        return {}
+    try:
+        with open(os.path.join(state_dir, "daemon.lock"), "rb") as stream:
+            about = json.loads(stream.read(_ABOUT_MAX_BYTES).partition(b"\n")[2])
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
 def _pid_in(fd: int) -> int | None:
-    text = os.pread(fd, 32, 0).strip()
+    text = os.pread(fd, 32, 0).partition(b"\n")[0].strip()
     return int(text) if text.isdigit() else None
 
 

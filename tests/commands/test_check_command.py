@@ -233,3 +233,14 @@ def test_snapshots_that_somebody_else_deleted_are_told_without_a_daemon(place: P
     _, _, err = place.run("check")
 
     assert f"1 snapshot deleted by somebody else; the newest was {newest.name}" in err
+
+
+def test_a_file_that_breaks_its_schema_is_repaired_rather_than_restored(place: Place) -> None:
+    (place.root / "users.schema").write_text('{"type": "object"}')
+    place.configure("files: [{path: users.json, schema: ./users.schema}]")
+    place.run("snapshot")
+    place.write("users.json", [1, 2])
+
+    out = place.run("check")[1]
+
+    assert "next: `backup-agent repair users.json` keeps its newer data; else `backup-agent restore users.json`" in out

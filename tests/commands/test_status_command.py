@@ -1,3 +1,9 @@
+import json
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -110,3 +116,42 @@ def test_files_that_nobody_changed_are_told_as_unchanged_since_they_were_good(pl
     place.write("users.json", LATER)
 
     assert ", and unchanged since" not in place.run("status")[1]
+
+
+def test_config_written_while_the_agent_runs_is_told_and_taken_up_by_sighup(place: Place) -> None:
+    log = place.root / "daemon.log"
+    words = [sys.executable, "-m", "agent.cli", "run"]
+    with log.open("wb") as stream, ExitStack() as held:
+        with suppress(OSError):  # taken by somebody else: as good
+            held.enter_context(socket.create_server(("127.0.0.1", 9184)))
+        agent = subprocess.Popen(words, stderr=stream, cwd=place.root)
+        try:
+            place.wait(lambda: "service_started" in log.read_text())
+            (place.root / "backup-agent.yaml").write_text("metrics: {listen: off}\n")
+            assert main(["status"]) == 0
+            told = place.capsys.readouterr().out
+            main(["doctor", "--json"])
+            aspects = {finding["aspect"] for finding in json.loads(place.capsys.readouterr().out)["findings"]}
+            agent.send_signal(signal.SIGHUP)
+            place.wait(lambda: "config_reloaded" in log.read_text())
+            assert main(["status"]) == 0
+            after = place.capsys.readouterr().out
+        finally:
+            agent.terminate()
+            agent.wait(timeout=20)
+
+    assert "works by no config file, this command by ./backup-agent.yaml" in told
+    assert f"next: kill -HUP {agent.pid}" in told
+    assert {"running config", "metrics"} <= aspects
+    assert str(place.root / "backup-agent.yaml") in log.read_text().split("config_reloaded")[1].splitlines()[0]
+    assert "works by" not in after
+
+
+def test_a_loss_that_nobody_noticed_yet_is_no_loss_since_the_last_good_look(place: Place) -> None:
+    place.run("snapshot")
+    (place.data / "users.json").unlink()
+
+    out = place.run("status")[1]
+
+    assert "users.json: gone now, last good " in out
+    assert "missing since" not in out
