@@ -202,12 +202,16 @@ class Service:
             self._lock = DaemonLock(self._config.state_dir)
             try:
                 self._lock.take()
-                self._lock.tell(self._about())
+                self._tell_about()
                 return
             except LockHeldError:
                 if self._clock.monotonic() > patience or self._stop_asked:
                     raise
                 time.sleep(_LOCK_AGAIN_S)
+
+    def _tell_about(self) -> None:
+        with suppress(OSError):  # the disk is full: what commands say of us waits for the next reload
+            self._lock.tell(self._about())
 
     def _prepare(self) -> bool:
         """Recover and make the rounds, trying until it can be; False when told to stop before."""
@@ -349,8 +353,7 @@ class Service:
             self._apply(config)
             if config.metrics.listen != old.metrics.listen:
                 self._log.warning("restart_needed", key="metrics.listen", hint="it takes effect at the next start")
-            with suppress(OSError):  # the disk is full: what commands say of us waits for the next reload
-                self._lock.tell(self._about())
+            self._tell_about()
         self._announce.reloaded(problems, at=self._clock.utc().timestamp(), config=self._about().get("config"))
         self._announce.ready(len(self._rounds.patrol.rescan))
 

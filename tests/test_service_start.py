@@ -1,11 +1,15 @@
 """What is seen of a long start from outside."""
 
+import errno
 import io
 import json
+import os
 from pathlib import Path
 
+import pytest
 from bench import Bench
 
+from agent.disk.lock import DaemonLock, daemon_pid
 from agent.logs import configure_logs
 from agent.metrics import Metrics
 from agent.service import Service
@@ -25,3 +29,21 @@ def test_start_that_takes_long_says_every_few_seconds_how_far_it_is(tmp_path: Pa
     assert {line["event"] for line in told} == {"gate_advanced"}
     assert 4 <= len(told) <= 6
     assert [line["looks"] for line in told] == sorted({line["looks"] for line in told})
+
+
+def test_full_disk_at_the_start_costs_what_commands_may_know_and_not_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    bench = Bench(tmp_path)
+    service = Service(
+        bench.ws.config, Metrics("1"), bench.clock, reload=lambda: bench.ws.config, apply=lambda _: None
+    )
+    monkeypatch.setattr(DaemonLock, "tell", full)
+
+    service._take_lock()
+
+    assert daemon_pid(bench.ws.config.state_dir) == os.getpid()
+    service._lock.release()
