@@ -7,6 +7,7 @@ from agent.core.naming import display
 VERBS_WITH_CONFIG = (
     "run", "doctor", "check", "status", "list", "snapshot", "show", "diff", "restore", "repair", "migrate", "accept",
     "pin", "unpin", "prune", "verify", "forget-record", "pause", "resume", "config check",
+    "schema infer",
 )  # fmt: skip
 _COMMAND = re.compile(rf"\bbackup-agent (?:{'|'.join(VERBS_WITH_CONFIG)})(?![\w-])(?! --(?:config|data-dir)\b)")
 
