@@ -39,6 +39,11 @@ class Announcer:
         self._metrics.ready.set(1)
         self._config_in_effect(at)
         self._log.info("service_started", data_dir=self._data_dir, files=files)
+        if not files:
+            self._log.warning(
+                "service_without_files", data_dir=self._data_dir,
+                hint="no data file is there yet; if the bot keeps its data elsewhere: `backup-agent run DATA_DIR`",
+            )  # fmt: skip
         self.ready(files)
 
     def ready(self, files: int) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from bench import Bench
 
+from agent.announce import Announcer
 from agent.disk.lock import DaemonLock, daemon_pid
 from agent.logs import configure_logs
 from agent.metrics import Metrics
+from agent.record import Recorder
 from agent.service import Service
 
 
@@ -29,6 +31,17 @@ def test_start_that_takes_long_says_every_few_seconds_how_far_it_is(tmp_path: Pa
     assert {line["event"] for line in told} == {"gate_advanced"}
     assert 4 <= len(told) <= 6
     assert [line["looks"] for line in told] == sorted({line["looks"] for line in told})
+
+
+@pytest.mark.parametrize(("files", "warned"), [(0, True), (1, False)])
+def test_agent_that_has_nothing_to_guard_says_so(tmp_path: Path, files: int, warned: bool) -> None:
+    log, metrics = io.StringIO(), Metrics("1")
+    configure_logs("json", "info", log)
+
+    Announcer(metrics, Recorder(metrics), str(tmp_path)).started(files, at=0.0)
+
+    events = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    assert ("service_without_files" in events) is warned
 
 
 def test_full_disk_at_the_start_costs_what_commands_may_know_and_not_the_lock(
