@@ -75,9 +75,9 @@ class Pipeline:
                     more = self._look_at(waiting, looks, root_fd, locks, staging, at_gate=at_gate)
                     going_on = looks if keeper is None else keeper.before(looks, staging)
                     self._publish(going_on, reason, staging)
-                    if keeper is not None:
-                        keeper.after(going_on, staging)
                     outcomes += self._conclude(going_on, began)
+                    if keeper is not None:  # only now: should it fail, the catalog knows what was published
+                        keeper.after(going_on, staging)
                 finally:
                     for look in looks:
                         look.discard()

@@ -127,6 +127,25 @@ def test_where_a_snapshot_cannot_be_the_original_a_copy_is_kept(
     assert tree(bench.backups / str(summary.originals_in)) == {USERS: document(1)}
 
 
+def test_snapshot_whose_original_the_disk_refuses_is_known_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a clean stop nobody would look for a copy that the catalog does not know."""
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("agent.disk.originals.link_new", refuses)
+    monkeypatch.setattr("agent.disk.originals.Originals.stage", refuses)
+    bench = taken_over(tmp_path, users=document(1))
+
+    with pytest.raises(OSError, match="full"):
+        migrate(bench)
+
+    on_disk = [path.name for path in bench.backups.glob("users_backup_*")]
+    assert [s.name for s in bench.ws.catalog.snapshots(USERS)] == on_disk != []
+
+
 def test_an_original_that_does_not_come_back_is_told_and_the_migration_stays_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
