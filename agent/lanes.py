@@ -39,11 +39,6 @@ class Lanes:
         return not any(job.is_quick for job in self._jobs)
 
     @property
-    def has_landed(self) -> bool:
-        """Whether a job is done and not taken up yet."""
-        return any(job.future.done() for job in self._jobs)
-
-    @property
     def heals(self) -> bool:
         """Whether a heal is under way: a bot may be stopped for it."""
         return any(job.is_heal for job in self._jobs)

@@ -13,7 +13,7 @@ from agent.compaction import Compaction
 from agent.config import Config
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade, Reason
-from agent.core.pace import BackOff
+from agent.core.pace import BackOff, Gathering
 from agent.core.settle import Due, Settler
 from agent.disk.watcher import Watcher
 from agent.gate import BATCH_FILES
@@ -70,6 +70,7 @@ class Rounds:
             is_data_file=lambda rel: self._config.is_data_file(rel),  # noqa: PLW0108  # a reload changes the config
             skip_folder=lambda rel: not self._config.may_hold_data_files(rel),
             wake=wake,
+            gathering=lambda: Gathering(self._config.watch.debounce_s),
         )
         self.patrol = Patrol(
             ws,

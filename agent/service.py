@@ -39,7 +39,6 @@ _LOCK_WAIT_S = 10.0
 _LOCK_AGAIN_S = 0.1
 _PROBE_LIMIT_S = 2.0
 _LOOK_LIMIT_S = 180.0  # no single look takes longer: a check in a child has a limit below it
-_COALESCE_S = 0.02  # the events of one write come together
 _PROGRESS_S = 5.0
 _SWITCH_S = 0.0005  # a thread that comes back from the disk waits no longer than this for one that computes
 _STUCK_S = 600.0  # a job that runs for this long is hung: the watchdog may act
@@ -334,9 +333,7 @@ class Service:
             if oldest is None or self._clock.monotonic() - oldest < _STUCK_S:
                 notify(WATCHDOG)
             idle_s = self._rounds.idle_s()
-            woken = self._wake.wait(min(idle_s, watchdog_s or idle_s))
-            if woken and not self._stop_asked and not self._rounds.lanes.has_landed:
-                time.sleep(_COALESCE_S)
+            self._wake.wait(min(idle_s, watchdog_s or idle_s))
 
     def _reload_config(self) -> None:
         notify(reloading())

@@ -1,9 +1,16 @@
-"""How often: repeated work that keeps within its share of a core, and pauses that grow while something fails."""
+"""How often: repeated work that keeps within its share of a core, and pauses that grow while something fails or keeps
+coming.
+"""
+
+from math import inf
 
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _SOON_FACTOR = 20.0  # work that is asked for early still leaves the core alone for this many times its cost
 _SOON_MIN_S = 0.2
+_GATHER_FIRST_S = 0.002  # most saves are over by then
+_GATHER_SHARE = 0.05  # of the debounce: by so much a change may be noticed late
+_GATHER_LIMITS_S = (0.02, 0.1)
 
 
 class Pace:
@@ -43,3 +50,22 @@ class BackOff:
     def reset(self, key: str) -> None:
         """`key` worked; its next failure is a first one."""
         self._failures.pop(key, None)
+
+
+class Gathering:
+    """How long news may gather before it is read again: longer and longer while it keeps coming.
+
+    What comes after a quiet time is read at once, and again after 2 ms.
+    """
+
+    def __init__(self, debounce_s: float) -> None:
+        least, most = _GATHER_LIMITS_S
+        self._longest_s = min(max(_GATHER_SHARE * debounce_s, least), most)
+        self._gap_s, self._read_at = 0.0, -inf
+
+    def after(self, read_at: float) -> float:
+        """Return the seconds to wait after a read at that moment, before the next one."""
+        keeps_coming = read_at - self._read_at <= self._gap_s + self._longest_s
+        self._gap_s = min(2 * self._gap_s, self._longest_s) if keeps_coming else _GATHER_FIRST_S
+        self._read_at = read_at
+        return self._gap_s

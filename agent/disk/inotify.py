@@ -11,6 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
+from time import monotonic
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -26,8 +27,18 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter
-from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
+from watchdog.observers.inotify_c import (
+    DEFAULT_EVENT_BUFFER_SIZE,
+    CallbackId,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchCallback,
+    WatchDescriptor,
+)
 from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
+
+from agent.core.pace import Gathering
 
 PROBE_PREFIX = "backup-agent-probe-"
 PROBE_SUFFIX = ".part.tmp"  # one that a kill left behind holds nothing and is swept
@@ -54,6 +65,7 @@ _GUEST = {"prl_fs", "vboxsf", "virtiofs", "vmhgfs"}  # the other end of a virtua
 class Listening:
     """The events of the tree at `root` go to `handler`, from construction until `stop`.
 
+    Events are read as `gathering` says, so that a burst costs few wakes.
     `root` must be a folder and no link.  Folders for which `skip_folder` (asked with a rel) says yes are not watched,
     nor anything below them.  `handler.dispatch` runs in a thread of watchdog, which an exception would end;
     `on_loss` runs in another one, each time events were lost.
@@ -69,10 +81,11 @@ class Listening:
         *,
         skip_folder: Callable[[str], bool],
         on_loss: Callable[[], None],
+        gathering: Gathering,
     ) -> None:
         _silence_library()
         InotifyMoveEventGrouper.delay = _MOVE_WAIT_S
-        self._inotify = _Inotify(os.fsencode(root), skip_folder, on_loss)
+        self._inotify = _Inotify(os.fsencode(root), skip_folder, on_loss, gathering)
         self._inotify.start()
         self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
         try:
@@ -152,13 +165,16 @@ class _Probe(FileSystemEventHandler):
 class _Inotify(InotifyFD):
     """The inotify instance of one `Listening`."""
 
-    def __init__(self, root: bytes, skip_folder: Callable[[str], bool], on_loss: Callable[[], None]) -> None:
+    def __init__(
+        self, root: bytes, skip_folder: Callable[[str], bool], on_loss: Callable[[], None], gathering: Gathering
+    ) -> None:
         super().__init__()
         self._root = root
         self._root_watch: WatchDescriptor | None = None
         self._prefix = len(os.path.join(root, b""))
         self._skip_folder = skip_folder
         self._on_loss = on_loss
+        self._gathering, self._gap_s = gathering, 0.0
         self._failed = False
         self.exempt: bytes | None = None
         self.unwatched: dict[str, int] = {}
@@ -190,6 +206,16 @@ class _Inotify(InotifyFD):
         if path == self._root:
             self._root_watch = watch
         return watch
+
+    def read_events(self, *, event_buffer_size: int = DEFAULT_EVENT_BUFFER_SIZE) -> list[InotifyEvent]:
+        """Return the next events, once those that belong together have had the time to come.
+
+        The kernel keeps them meanwhile, and makes one of those that say the same in a row.
+        """
+        self.stopped_event.wait(self._gap_s)
+        events = super().read_events(event_buffer_size=event_buffer_size)
+        self._gap_s = self._gathering.after(monotonic())
+        return events
 
     def handle_event(self, event: InotifyEvent) -> None:
         """Pass the event on; afterwards, when watches are as they should be again, tell of what was lost."""

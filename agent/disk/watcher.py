@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.core.pace import Gathering
 from agent.disk.hints import Doubt, Hints, PendingHints
 from agent.disk.inotify import Listening, is_remote
 
@@ -85,6 +86,8 @@ class Watcher:
     thread when the first hint or doubt after a drain has come, and not again before the next drain: who drains at
     once may take the time of the drain for the time of the event, and pays for one wake in a burst.  `wake` must be
     quick, must not raise, and must not wait for a thread that is in `stop` or `restart_if_needed`.
+
+    `gathering` is asked each time that listening begins.
     """
 
     def __init__(
@@ -94,8 +97,9 @@ class Watcher:
         is_data_file: Callable[[str], bool],
         skip_folder: Callable[[str], bool],
         wake: Callable[[], None],
+        gathering: Callable[[], Gathering] = lambda: Gathering(0.0),
     ) -> None:
-        self._root = root
+        self._root, self._gathering = root, gathering
         self._skip_folder = skip_folder
         self._pending = PendingHints(is_data_file, skip_folder, wake)
         self._mode = Mode.EVENTS
@@ -179,7 +183,11 @@ class Watcher:
                 return True
             self._pending.root, self._pending.root_deleted = os.path.join(root, ""), False
             self._listening = Listening(
-                root, self._pending, skip_folder=self._skip_folder, on_loss=self._pending.note_overflow
+                root,
+                self._pending,
+                skip_folder=self._skip_folder,
+                on_loss=self._pending.note_overflow,
+                gathering=self._gathering(),
             )
         except OSError as error:
             if error.errno not in _LIMITS:

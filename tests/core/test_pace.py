@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.pace import BackOff, Pace
+from agent.core.pace import BackOff, Gathering, Pace
 
 costs = st.floats(0, 1000)
 
@@ -50,3 +51,24 @@ def test_keys_fail_each_for_themselves() -> None:
 
     assert back_off.next_s("b") == 1
     assert back_off.next_s("a") == 2
+
+
+def test_news_after_a_quiet_time_is_read_again_at_once() -> None:
+    gathering = Gathering(2)
+
+    assert [gathering.after(read_at) for read_at in (10, 20, 30)] == [0.002, 0.002, 0.002]
+
+
+@pytest.mark.parametrize(("debounce_s", "longest_s"), [(0, 0.02), (0.05, 0.02), (1, 0.05), (2, 0.1), (60, 0.1)])
+def test_news_that_keeps_coming_gathers_for_longer_and_longer_up_to_a_share_of_the_debounce(
+    debounce_s: float, longest_s: float
+) -> None:
+    gathering, read_at = Gathering(debounce_s), 100.0
+    gaps = []
+    for _ in range(10):
+        gaps.append(gathering.after(read_at))
+        read_at += gaps[-1] + longest_s / 2  # the first of what came next woke us
+
+    assert gaps[:3] == [0.002, 0.004, 0.008]
+    assert gaps[-2:] == [pytest.approx(longest_s)] * 2
+    assert gathering.after(read_at + 1) == 0.002
