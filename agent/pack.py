@@ -183,8 +183,8 @@ class _Work:
             self._require(packer.make_reference(self.plain.fd, self.out.fd, go_on=self.go_on))
         name = snapshot_name(self.rel, step.what.taken_at, Kind.REFERENCE, ".zst")
         with self._alone(root):
+            self.ws.catalog.add_reference(self.rel, name, self.size)  # first: an erasure must find it whatever happens
             put_reference(self.ws.store.path, self.out, name)
-            self.ws.catalog.add_reference(self.rel, name, self.size)
 
     def change_form(self, step: Pack) -> None:
         """The name shows the new form."""

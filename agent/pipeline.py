@@ -74,7 +74,7 @@ class Pipeline:
                 try:
                     more = self._look_at(waiting, looks, root_fd, locks, staging, at_gate=at_gate)
                     going_on = looks if keeper is None else keeper.before(looks, staging)
-                    self._publish(going_on, reason, staging)
+                    self._publish(going_on, reason, staging, locks)
                     outcomes += self._conclude(going_on, began)
                     if keeper is not None:  # only now: should it fail, the catalog knows what was published
                         keeper.after(going_on, staging)
@@ -107,7 +107,7 @@ class Pipeline:
 
     # publish or hold
 
-    def _publish(self, looks: Sequence[Look], reason: Reason, staging: StagingFolder) -> None:
+    def _publish(self, looks: Sequence[Look], reason: Reason, staging: StagingFolder, locks: LockSession) -> None:
         """Make snapshots of all that are to be kept: good ones, suspect ones, and damaged ones left for a person."""
         drafts: list[tuple[Look, Draft]] = []
         for look in looks:
@@ -117,7 +117,7 @@ class Pipeline:
                 look.leave_room()
         if not drafts:
             return
-        room = self._with_room(drafts, held={look.rel for look in looks if _is_bad(look)})
+        room = self._with_room(drafts, locks, held={look.rel for look in looks if _is_bad(look)})
         try:
             published = self._ws.store.publish([draft for _, draft in room], staging)
         except OSError as error:  # journal or folder: nothing was published, everything else goes on
@@ -144,7 +144,9 @@ class Pipeline:
             prepared=prepared,
         )  # fmt: skip
 
-    def _with_room(self, drafts: Sequence[tuple[Look, Draft]], *, held: set[str]) -> list[tuple[Look, Draft]]:
+    def _with_room(
+        self, drafts: Sequence[tuple[Look, Draft]], locks: LockSession, *, held: set[str]
+    ) -> list[tuple[Look, Draft]]:
         """Return the drafts that the space budget has room for, thinning old copies for them."""
         room: list[tuple[Look, Draft]] = []
         need = written = 0
@@ -152,7 +154,9 @@ class Pipeline:
             size = look.capture.signature.size_bytes if look.capture else 0
             there = size if look.is_on_disk else 0
             try:
-                look.thinned_count, short = make_room(self._ws, need + size, written_bytes=written + there, held=held)
+                look.thinned_count, short = make_room(
+                    self._ws, need + size, locks=locks, written_bytes=written + there, held=held
+                )
             except OSError as error:
                 self._refuse(look, draft, error)
                 continue

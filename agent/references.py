@@ -100,6 +100,9 @@ def drop_unneeded(ws: Workspace, rel: str) -> int:
             return 0
         for reference in sorted(doomed, key=lambda r: r.leans_on is None):  # roots last
             _delete(ws, rel, reference.name)
+        for name in ws.catalog.references(rel):
+            if stored_bytes(ws.store.path, name) is None:  # what made it was cut short
+                ws.catalog.forget_reference(rel, name)
         return sum(reference.stored_bytes for reference in doomed)
 
 
@@ -149,7 +152,7 @@ def know_references(ws: Workspace) -> None:
     there = dict(_found(ws))
     for rel in ws.catalog.referenced_files():
         for name in ws.catalog.references(rel):
-            if there.pop(name, None) is None:
+            if there.pop(name, None) is None and stored_bytes(ws.store.path, name) is None:  # a command makes them too
                 ws.catalog.forget_reference(rel, name)
     for name, (rel, size) in there.items():
         ws.catalog.add_reference(rel, name, size)

@@ -4,11 +4,12 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
-from agent.core.budget import Candidate, plan_thinning
+from agent.core.budget import NOTHING_LEANS, Candidate, Leaning, Need, ThinningPlan, plan_thinning
 from agent.core.model import FileState, Grade, Reason, Snapshot
 from agent.core.retention import RetentionPlan, plan_bounded, plan_retention
+from agent.disk.lock import LockSession
 from agent.disk.store import PATCH_SUFFIX
-from agent.references import drop_unneeded
+from agent.references import drop_unneeded, look
 from agent.workspace import HELD_GRADES, Workspace
 
 
@@ -68,8 +69,7 @@ def plan_all(ws: Workspace, rel: str) -> list[Snapshot]:
 
 def plan_budget(ws: Workspace) -> list[str]:
     """Return the names of the copies that go so that all keep within the space budget now."""
-    over = _over_budget(ws, 0)
-    return [c.name for c in plan_thinning(_candidates(ws, ()), need_bytes=over).delete] if over > 0 else []
+    return [c.name for c in _plan_thinning(ws, _over_budget(ws, 0)).delete]
 
 
 def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
@@ -98,31 +98,53 @@ def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
         raise failure
 
 
-def make_room(ws: Workspace, need_bytes: int, *, written_bytes: int = 0, held: Collection[str] = ()) -> tuple[int, int]:
+def make_room(
+    ws: Workspace, need_bytes: int, *, locks: LockSession, written_bytes: int = 0, held: Collection[str] = ()
+) -> tuple[int, int]:
     """Thin the oldest copies so that `need_bytes` more keep within the budget; return (deleted, bytes still short).
 
     `written_bytes` of them are on the disk already, so that the free space tells of them.  While bytes are short
-    nothing was deleted.  No good snapshot of a file in `held`, or known not to be good, goes.
+    nothing was deleted.  No good snapshot of a file in `held`, or known not to be good, goes, and none of a file that
+    someone else works on: `locks` are those of the caller.
 
     Raises: as `rotate`.
     """
-    over = _over_budget(ws, need_bytes, written_bytes)
-    if over <= 0:
-        return 0, 0
-    plan = plan_thinning(_candidates(ws, held), need_bytes=over)
-    doomed = [s for c in plan.delete if (s := ws.catalog.snapshot_named(c.name)) is not None]
-    delete(ws, doomed)
-    return len(doomed), plan.short_bytes
+    busy: set[str] = set()
+    while True:
+        plan = _plan_thinning(ws, _over_budget(ws, need_bytes, written_bytes), held, busy)
+        rels = {c.rel for c in plan.delete}
+        with locks.also(rels) as ours:
+            if ours == rels:
+                found = (ws.catalog.snapshot_named(c.name) for c in plan.delete)
+                doomed = [s for s in found if s is not None and not s.pinned]
+                delete(ws, doomed)
+                return len(doomed), plan.short_bytes
+        busy |= rels - ours
 
 
-def _over_budget(ws: Workspace, need_bytes: int, written_bytes: int = 0) -> int:
+def _plan_thinning(ws: Workspace, need: Need, held: Collection[str] = (), busy: Collection[str] = ()) -> ThinningPlan:
+    if need.is_met:
+        return ThinningPlan()
+
+    @cache
+    def leaning(rel: str) -> Leaning:
+        if not ws.catalog.references(rel):
+            return NOTHING_LEANS
+        shelf = look(ws, rel)
+        return Leaning(tuple(shelf.members), tuple(shelf.references)) if shelf.is_sure else NOTHING_LEANS
+
+    candidates = _candidates(ws, held, busy, asks_disk=need.disk_bytes > 0)
+    return plan_thinning(candidates, need=need, leaning=leaning)
+
+
+def _over_budget(ws: Workspace, need_bytes: int, written_bytes: int = 0) -> Need:
     wish = ws.config.backup
-    over = 0
+    counted = on_disk = 0
     if wish.max_total_size_bytes is not None:
-        over = max(over, ws.catalog.count_snapshots()[1] + need_bytes - wish.max_total_size_bytes)
+        counted = ws.catalog.count_snapshots()[1] + need_bytes - wish.max_total_size_bytes
     if wish.min_free_bytes is not None:
-        over = max(over, wish.min_free_bytes + need_bytes - written_bytes - free_bytes(ws.config.backup_dir))
-    return over
+        on_disk = wish.min_free_bytes + need_bytes - written_bytes - free_bytes(ws.config.backup_dir)
+    return Need(counted, on_disk)
 
 
 def free_bytes(folder: str) -> int:
@@ -131,7 +153,7 @@ def free_bytes(folder: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _candidates(ws: Workspace, held: Collection[str]) -> Iterator[Candidate]:
+def _candidates(ws: Workspace, held: Collection[str], busy: Collection[str], *, asks_disk: bool) -> Iterator[Candidate]:
     """Yield all copies oldest first, those marked that no budget may touch; read only as far as asked for."""
 
     @cache
@@ -145,5 +167,6 @@ def _candidates(ws: Workspace, held: Collection[str]) -> Iterator[Candidate]:
 
     for s in ws.catalog.oldest_first():
         stay = protected(s.rel)
-        kept = s.pinned or (s.grade is Grade.GOOD and (stay is None or s.name in stay))
-        yield Candidate(s.name, s.rel, s.taken_at, s.stored_bytes, kept)
+        kept = s.pinned or s.rel in busy or (s.grade is Grade.GOOD and (stay is None or s.name in stay))
+        on_disk = ws.store.freed_bytes(s.name) if asks_disk and not kept else None
+        yield Candidate(s.name, s.rel, s.taken_at, s.stored_bytes, kept, on_disk)

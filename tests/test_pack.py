@@ -1,6 +1,7 @@
 """Packing in a real folder: what is packed, what opens it, and what a damaged reference costs."""
 
 import atexit
+import errno
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from bench import DAMAGE, USERS, Bench
 
 from agent import references
 from agent.commands.show import open_with
+from agent.config import load_config
 from agent.core.json_edit import JsonText
 from agent.core.model import Snapshot
 from agent.core.packing import UNPACKED_NEWEST
@@ -26,8 +28,9 @@ from agent.erase import Fate, erase
 from agent.pack import Packed, pack_file
 from agent.recover import recover
 from agent.references import drop_unneeded, look
-from agent.rotation import delete
+from agent.rotation import delete, make_room
 from agent.verify import Report, Verifier
+from agent.workspace import Workspace
 
 PACKING = "backup: {compression: zstd, packing: true, retention: {keep_last: 1000}}"
 
@@ -260,6 +263,35 @@ def test_a_restore_goes_past_a_damaged_group(bench: Bench) -> None:
     assert (bench.data / USERS).read_bytes() == STATES[-1]
 
 
+def test_a_reference_whose_making_is_cut_short_is_known_to_an_erasure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in reference_files(bench):
+        path.unlink()
+    forget = [bench.ws.catalog.forget_reference(USERS, name) for name in bench.ws.catalog.references(USERS)]
+    put = on_disk.put_reference
+
+    def put_and_die(*values: object) -> None:
+        put(*values)  # type: ignore[arg-type]  # as they come
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agent.pack.put_reference", put_and_die)
+    bench.clock.advance(60)
+    bench.protect(STATES[0])
+    with pytest.raises(KeyboardInterrupt):
+        pack(bench)
+
+    assert forget
+    assert bench.ws.catalog.references(USERS) == [f"_reference/{p.name}" for p in reference_files(bench)]
+
+
+def test_a_reference_that_never_came_to_be_is_forgotten(bench: Bench) -> None:
+    bench.ws.catalog.add_reference(USERS, "_reference/users_reference_2020-01-01T00-00-00-000Z.json.zst", 100)
+    drop_unneeded(bench.ws, USERS)
+
+    assert bench.ws.catalog.references(USERS) == sorted(f"_reference/{p.name}" for p in reference_files(bench))
+
+
 # what goes, and when
 
 
@@ -294,6 +326,53 @@ def test_a_snapshot_deleted_while_it_is_packed_does_not_come_back(bench: Bench) 
     list(pack_file(bench.ws, USERS, delete_it))
 
     assert not (bench.backups / doomed.name).exists()
+
+
+def test_a_budget_takes_no_snapshot_while_its_form_changes_where_names_cannot_be_exchanged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.clock.advance(60)
+    bench.protect(STATES[0])
+    room = snapshots(bench)[0].stored_bytes + 1000  # for the newest alone
+    bench.config.write_text(bench.config.read_text().replace("{compression", f"{{max_total_size: {room}B, compression"))
+    other = Workspace.open(load_config(str(bench.config), None, {}), bench.clock)
+    thinned, look_at = [], on_disk.identity
+
+    def thin_after(backup_dir: str, name: str) -> tuple[int, int, int]:
+        found = look_at(backup_dir, name)
+        with other.locks.session() as locks:
+            thinned.append(make_room(other, 0, locks=locks)[0])
+        return found
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "no exchange here")
+
+    monkeypatch.setattr(on_disk, "identity", thin_after)
+    monkeypatch.setattr(on_disk, "exchange", refuse)
+    packed = pack(bench).count
+    with other.locks.session() as locks:
+        late = make_room(other, 0, locks=locks)
+    other.close()
+
+    assert (packed, set(thinned), late) == (1, {0}, (OLD + UNPACKED_NEWEST, 0))
+    assert {s.name for s in snapshots(bench)} == {p.name for p in bench.backups.glob("*.zst")}
+    assert reference_files(bench) == []
+
+
+def test_a_budget_spends_no_more_packed_ones_than_it_takes_with_their_references(bench: Bench) -> None:
+    """The last that leans on a reference frees it: a hundred kilobytes and not one."""
+    total = bench.ws.catalog.count_snapshots()[1]
+    group = snapshots(bench)[UNPACKED_NEWEST:]
+    least = sum(s.stored_bytes for s in group) + 1  # more than the packed ones take themselves
+    bench.config.write_text(
+        bench.config.read_text().replace("{compression", f"{{max_total_size: {total}B, compression")
+    )
+    bench.open()
+    with bench.ws.locks.session() as locks:
+        deleted, short = make_room(bench.ws, least, locks=locks)
+
+    assert (deleted, short) == (OLD, 0)
+    assert bench.ws.catalog.count_snapshots()[1] < total - least
 
 
 def test_packing_that_is_stopped_leaves_all_as_it_was(bench: Bench) -> None:

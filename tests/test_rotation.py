@@ -60,8 +60,43 @@ def test_budget_thins_the_oldest_and_never_the_newest_good(tmp_path: Path) -> No
         bench.protect(document(number, 100))
 
     assert bench.stored() == [document(n, 100) for n in (207, 206, 205)]
-    assert make_room(bench.ws, size * 10) == (0, size * 8)
+    with bench.ws.locks.session() as locks:
+        assert make_room(bench.ws, size * 10, locks=locks) == (0, size * 8)
     assert len(bench.stored()) == 3
+
+
+def test_budget_thins_no_copy_of_a_file_that_someone_works_on(tmp_path: Path) -> None:
+    size = len(document(200, 100))
+    bench = Bench(tmp_path, f"backup: {{max_total_size: {size * 4}B}}")
+    for number in (200, 201):
+        bench.protect(document(number, 100), "a.json")
+    for number in (202, 203):
+        bench.protect(document(number, 100), "b.json")
+
+    with bench.ws.locks.session() as somebody:
+        assert somebody.take("a.json")
+        bench.protect(document(204, 100), "c.json")
+
+    assert bench.stored("a.json") == [document(201, 100), document(200, 100)]
+    assert bench.stored("b.json") == [document(203, 100)]
+    with bench.ws.locks.session() as locks:
+        assert locks.take("b.json")
+
+
+def test_floor_of_free_space_spends_no_copy_that_is_the_original_of_a_migration_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, "backup: {min_free: 1MB}")
+    names = [bench.protect(document(number)).name for number in range(4)]
+    os.link(bench.backups / names[0], bench.base / "original")
+    free = 1_000_000 - 1
+    monkeypatch.setattr("agent.rotation.free_bytes", lambda _: free)
+
+    with bench.ws.locks.session() as locks:
+        deleted, short = make_room(bench.ws, 0, locks=locks)
+
+    assert (deleted, short) == (1, 0)
+    assert [s.name for s in bench.ws.catalog.snapshots("users.json")] == [names[3], names[2], names[0]]
 
 
 def test_floor_of_free_space_refuses_without_deleting(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from agent.core.errors import LockHeldError
 from agent.disk.staging import open_root
@@ -113,6 +113,10 @@ def _lock_byte(fd: int, offset: int) -> bool:
     return True
 
 
+def _unlock_byte(fd: int, offset: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_UNLCK, os.SEEK_SET, offset, 1, 0))
+
+
 class FileLocks:
     """Locks on single data files, shared by daemon and commands."""
 
@@ -139,10 +143,25 @@ class LockSession:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._ours: set[str] = set()
 
     def take(self, rel: str) -> bool:
         """Whether `rel` is ours from here on; False at once when someone else works on it."""
-        return _lock_byte(self._fd, _offset(rel))
+        if not _lock_byte(self._fd, _offset(rel)):
+            return False
+        self._ours.add(rel)
+        return True
+
+    @contextlib.contextmanager
+    def also(self, rels: Collection[str]) -> Iterator[set[str]]:
+        """Lend those of `rels` that are ours for the block; those that were ours before stay so after it."""
+        before = {rel for rel in rels if rel in self._ours}
+        new = [rel for rel in rels if rel not in before and _lock_byte(self._fd, _offset(rel))]
+        try:
+            yield before.union(new)
+        finally:
+            for rel in new:
+                _unlock_byte(self._fd, _offset(rel))
 
 
 def _offset(rel: str) -> int:

@@ -159,8 +159,8 @@ def identity(backup_dir: str, name: str) -> tuple[int, int, int]:
 def change_form(backup_dir: str, staged: StagedFile, name: str, was: tuple[int, int, int]) -> None:
     """The name of the snapshot shows the staged file, durable already, in place of the one that it `was`.
 
-    It shows one of the two at every instant, and nothing that was deleted meanwhile comes back: the two are exchanged,
-    which takes both to be there.
+    It shows one of the two at every instant.  The caller holds the lock of its file, under which alone a snapshot is
+    deleted or rewritten: so a rename, where the file system has no exchange, brings nothing back either.
 
     Raises:
         FormChangedError: it is gone, or another file.

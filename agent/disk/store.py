@@ -22,6 +22,7 @@ from agent.disk.staging import StagedFile, StagingFolder, open_root
 
 PATCH_SUFFIX = ".patch"  # beside a damaged original: what its repair changed
 STAGING_BELOW = ".agent/staging"
+_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's is
 
 
 class Sink(Protocol):
@@ -106,6 +107,14 @@ class Store:
             return None
         finally:
             os.close(root_fd)
+
+    def freed_bytes(self, name: str) -> int:
+        """Return what the disk gets back when the copy is deleted: nothing while its bytes have a second name."""
+        try:
+            status = os.lstat(os.path.join(self.path, name))
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+        return status.st_blocks * _BLOCK_BYTES if status.st_nlink == 1 else 0
 
     # delete, accept
 

@@ -1,7 +1,11 @@
 import os
+import sqlite3
 
 import pytest
 from place import LATER, Place
+
+from agent.commands.session import Session
+from agent.disk.lock import FileLocks, LockSession
 
 
 @pytest.mark.parametrize("shorten", [str, os.path.basename, lambda name: f"data/backups/{name}"])
@@ -67,3 +71,26 @@ def test_a_bare_name_that_two_snapshots_have_is_refused(place: Place) -> None:
 
     assert code == 2
     assert "is the name of 2 snapshots" in err
+
+
+def test_a_pin_waits_for_whoever_works_on_the_file_and_is_not_told_of_a_copy_that_went(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotation had the snapshot in its hands: `pinned` was said of a copy that was gone a moment later."""
+    place.run("snapshot")
+    name = place.snapshots()[0]["name"]
+    locks = FileLocks(str(place.backups / ".agent"))
+    with locks.session() as rotation:
+        assert rotation.take("users.json")
+
+        def delete_it(_session: Session, _endings: object) -> None:
+            with sqlite3.connect(place.backups / ".agent/catalog.sqlite3") as catalog:
+                catalog.execute("UPDATE snapshots SET doomed=1")
+            os.unlink(place.backups / name)
+            monkeypatch.setattr(LockSession, "take", lambda *_: True)
+
+        monkeypatch.setattr(Session, "settle", delete_it)
+        code, out, err = place.run("pin", name)
+
+    assert (code, out) == (2, "")
+    assert "is not there any more" in err

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from agent.core.budget import Candidate, plan_thinning
+from agent.core.budget import Candidate, Need, plan_thinning
 from agent.core.decide import (
     Circumstances,
     Decision,
@@ -425,7 +425,7 @@ class Agent:
             return True
         order = sorted((s for kept in self.kept.values() for s in kept), key=lambda s: (s.taken_at, s.name))
         candidates = [Candidate(s.name, s.rel, s.taken_at, s.stored_bytes, self.is_protected(s, held)) for s in order]
-        plan = plan_thinning(candidates, need_bytes=total + need - self.settings.total_max)
+        plan = plan_thinning(candidates, need=Need(total + need - self.settings.total_max))
         assert plan.enough or not plan.delete, "copies were spent on a snapshot that is refused"
         by_name = {s.name: s for s in order}
         self.delete([by_name[c.name] for c in plan.delete], held=[r for r in FILES if r == held or self.is_held(r)])

@@ -293,8 +293,8 @@ def journal(place: Place, dice: random.Random) -> str:
     cut = f"{'u' * 150}~01234567_backup_{OLD}.json"
     copies = [cut, f"users_backup_{OLD}.json", f"_suspect/users_suspect_{OLD}.json", f"other_backup_{OLD}.json"]
     for copy in copies:
-        (place.backups / copy).parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # something else that was planted stands there
+            (place.backups / copy).parent.mkdir(parents=True, exist_ok=True)
             (place.backups / copy).write_bytes(HOSTILE)
     lines = []
     for _ in range(dice.randrange(1, 60)):
@@ -315,7 +315,8 @@ def journal(place: Place, dice: random.Random) -> str:
          b'{"op":' * 50_000, b"[" * 400_000_000], 3
     )  # fmt: skip
     dice.shuffle(lines)
-    (place.root / "data/temp/backup-agent-0123456789abcdef.tmp").write_bytes(HOSTILE)
+    with contextlib.suppress(OSError):
+        (place.root / "data/temp/backup-agent-0123456789abcdef.tmp").write_bytes(HOSTILE)
     with contextlib.suppress(OSError), (place.state / "journal.jsonl").open("ab") as stream:
         stream.write(b"\n".join(lines) + dice.choice([b"\n", b""]))
     return "a journal of " + b" | ".join(line[:300] for line in lines[:4]).decode("latin1")
