@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.commands.caller import note
 from agent.commands.inference import require_library
 from agent.commands.proposal import Wishes, agent_unit_drop_in, bot_unit_drop_in, config_text
+from agent.commands.running import step_after_new_config
 from agent.commands.schema_proposal import Schemas, propose_schemas
 from agent.commands.survey import Seen, Survey, survey, told
 from agent.commands.wording import print_json, say
@@ -218,11 +219,20 @@ def _next_steps(args: argparse.Namespace, found: Survey, config: Config, written
     is_found = os.path.normpath(args.output) == _CONFIG  # every command finds it here by itself
     option = "" if is_found else f" --config {shell_word(args.output)}"
     say(f"next: backup-agent doctor{option}")
-    say(f"      backup-agent run{option}")
+    say(f"      {_step_to_guard(args.output, config) or f'backup-agent run{option}'}")
     if args.bot_unit:
         agent, bot = _drop_ins(args, found, config)
         say(f"\nfor `systemctl edit backup-agent.service` (docs/systemd.md has the unit itself):\n\n{agent}")
         say(f"for /etc/systemd/system/{display(args.bot_unit)}.d/backup-agent.conf:\n\n{bot}")
+
+
+def _step_to_guard(output: str, config: Config) -> str | None:
+    """What makes an agent that guards the folder already work by the new config; None without one."""
+    without_config = load_config(None, config.data_dir, os.environ)
+    for state_dir in (config.state_dir, without_config.state_dir):
+        if step := step_after_new_config(state_dir, output):
+            return f"{step}  (an agent guards the folder already)"
+    return None
 
 
 def _drop_ins(args: argparse.Namespace, found: Survey, config: Config) -> tuple[str, str]:

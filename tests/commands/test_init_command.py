@@ -243,3 +243,14 @@ def test_a_schema_that_is_there_is_used_as_it_is(place: Place) -> None:
     assert (code, mine.read_text()) == (0, '{"type": "object"}')
     assert "is used as it is" in err
     assert load_config("backup-agent.yaml", None, {}).rule_for("users.json").check.schema == {"type": "object"}
+
+
+def test_agent_that_runs_is_told_to_read_the_new_config(place: Place) -> None:
+    with place.daemon():
+        pid = place.json("status")[1]["daemon_pid"]
+        _, same, _ = init(place, "--output", "agent.yaml", "--force")
+        _, other, _ = init(place)
+
+    assert f"kill -HUP {pid}  (an agent guards" in same
+    assert "restart the agent with --config backup-agent.yaml" in other
+    assert "backup-agent run" not in same + other
