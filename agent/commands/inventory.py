@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from agent.commands.names import found_files
 from agent.commands.session import Session
@@ -29,6 +30,11 @@ class Entry:
         if self.state is not None:
             return self.state.grade.value
         return "new" if self.is_there else "gone"
+
+    @property
+    def since(self) -> datetime | None:
+        """When this grade was first seen; None for a loss that no agent has noticed: nobody knows when it was."""
+        return self.state.since if self.state is not None and not self.is_missed else None
 
 
 def take_inventory(session: Session) -> list[Entry]:

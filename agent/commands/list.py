@@ -82,7 +82,7 @@ def _file_as_json(entry: Entry) -> dict[str, object]:
     return {
         "file": entry.rel,
         "state": entry.grade,
-        "since": iso_time(state.since) if state else None,
+        "since": iso_time(entry.since),
         "last_good_at": iso_time(state.last_good_at) if state else None,
         "gave_up": state.gave_up if state else False,
         "snapshots": {grade.value: count for grade, count in sorted(entry.counts.items())},

@@ -93,9 +93,9 @@ def _told(entry: Entry, now: datetime) -> str:
         return "no snapshot of it yet"
     good = f"last good {age(state.last_good_at, now)}" if state.last_good_at else "never seen good"
     tries = f", healing was given up after {counted(state.heals, 'try')}" if state.gave_up else ""
-    if entry.is_missed and state.grade is Grade.MISSING:
+    if entry.since is None:
         return f"gone now, {good}"  # the agent has not noticed it yet
-    return f"{state.grade} since {local_time(state.since)}, {good}{tries}".replace("trys", "tries")
+    return f"{state.grade} since {local_time(entry.since)}, {good}{tries}".replace("trys", "tries")
 
 
 def _next_step(entry: Entry) -> str:
@@ -152,7 +152,7 @@ def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> d
             {
                 "file": entry.rel,
                 "state": entry.grade,
-                "since": iso_time(entry.state.since) if entry.state else None,
+                "since": iso_time(entry.since),
                 "last_good_at": iso_time(entry.state.last_good_at) if entry.state else None,
                 "gave_up": entry.state.gave_up if entry.state else False,
                 "next": _next_step(entry),

@@ -152,6 +152,10 @@ def test_a_loss_that_nobody_noticed_yet_is_no_loss_since_the_last_good_look(plac
     (place.data / "users.json").unlink()
 
     out = place.run("status")[1]
+    problem, listed = place.json("status")[1]["problems"][0], place.json("list")[1][0]
 
     assert "users.json: gone now, last good " in out
     assert "missing since" not in out
+    assert problem["state"] == listed["state"] == "missing"
+    assert problem["since"] is listed["since"] is None
+    assert problem["last_good_at"] == listed["last_good_at"] is not None
