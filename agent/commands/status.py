@@ -29,7 +29,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="is everything good, and if not, what to do",
         text="Tell whether the agent runs, how the data files were when last looked at, which need a person and\n"
         "what that person can do, and the space that snapshots take.  `backup-agent check` reads the files anew.",
-        example="example:\n  backup-agent status\n\nexit codes: 0 all is good, 3 something is not",
+        example="example:\n  backup-agent status\n\nexit codes: 0 an agent guards the folder and all is good; 3 something is not good, or no agent runs",
     )
     parser.set_defaults(run=run)
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             print_json({**_as_json(session, entries, problems), "agent_doubts": [what for _, what, _ in doubts]})
         else:
             _print(session, entries, problems, doubts)
-    return 3 if problems else 0
+    return 3 if problems or session.daemon is None else 0
 
 
 def _is_problem(entry: Entry, *, guarded: bool) -> bool:
@@ -55,12 +55,11 @@ def _is_problem(entry: Entry, *, guarded: bool) -> bool:
 
 def _print(session: Session, entries: list[Entry], problems: list[Entry], doubts: list[tuple[str, str, str]]) -> None:
     now = session.ws.clock.utc()
-    daemon = (
-        f"running (process {session.daemon})"
-        if session.daemon
-        else "not running: states are as last seen; `backup-agent check` looks now"
-    )
-    advise(f"agent:      {daemon}")
+    if session.daemon is None:
+        say("agent:      NOT RUNNING: nothing guards these files, and what follows is as last seen")
+        advise("  next: start its service, or `backup-agent run`; `backup-agent check` looks now")
+    else:
+        say(f"agent:      running (process {session.daemon})")
     for _, what, step in doubts:
         say(f"warning:    {what}")
         say(f"  next: {step}")
@@ -136,7 +135,7 @@ def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> d
     counts, stored = session.ws.catalog.count_snapshots()
     room = room_of(session.ws)
     return {
-        "ok": not problems,
+        "ok": not problems and session.daemon is not None,
         "daemon_pid": session.daemon,
         "paused_until": iso_time(pause.ends_at) if (pause := session.ws.pause()) else None,
         "data_dir": session.config.data_dir,

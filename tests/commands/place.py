@@ -66,6 +66,10 @@ class Place:
         listed: list[dict[str, Any]] = self.json("list", rel)[1]
         return listed
 
+    def problems(self) -> list[str]:
+        """The files that `status` finds not good."""
+        return [problem["file"] for problem in self.json("status")[1]["problems"]]
+
     @contextmanager
     def daemon(self) -> Iterator[None]:
         """A real daemon guards the folder and has passed its gate."""

@@ -16,7 +16,7 @@ def test_a_suspect_state_becomes_the_restore_point(place: Place) -> None:
     assert (newest["grade"], newest["restore_point"]) == ("good", True)
     assert (place.backups / newest["name"]).read_bytes() == b"{}"
     assert os.listdir(place.backups / "_suspect") == []
-    assert place.run("status")[0] == 0
+    assert place.problems() == []
     assert place.run("check")[0] == 0
 
 
@@ -74,7 +74,7 @@ def test_a_missing_file_is_forgotten_and_its_snapshots_are_kept(place: Place) ->
     assert code == 0
     assert "forgotten" in out
     assert place.run("check", "--heal")[0] == 0
-    assert place.run("status")[0] == 0
+    assert place.problems() == []
     assert len(place.snapshots()) == 1
 
 

@@ -20,17 +20,29 @@ def test_files_without_any_snapshot_are_not_good_where_nobody_guards_them(place:
     code, out, _ = place.run("status")
 
     assert code == 3
-    assert "agent:      not running" in out
     assert "users.json: no snapshot of it yet" in out
 
 
-def test_all_is_good_once_every_file_has_a_snapshot(place: Place) -> None:
+def test_folder_that_no_agent_guards_is_no_good_news_and_told_first(place: Place) -> None:
+    """A monitor that asks for the exit code must hear of an agent that died."""
     place.run("snapshot")
 
-    code, told = place.json("status")
+    code, out, _ = place.run("status")
+    _, told = place.json("status")
 
-    assert (code, told["ok"], told["problems"]) == (0, True, [])
-    assert (told["files"], told["snapshots"], told["daemon_pid"]) == ({"good": 1}, {"good": 1}, None)
+    assert code == 3
+    assert out.startswith("agent:      NOT RUNNING")
+    assert "backup-agent run" in out.splitlines()[1]
+    assert (told["ok"], told["daemon_pid"], told["problems"]) == (False, None, [])
+
+
+def test_no_file_is_a_problem_once_every_one_has_a_snapshot(place: Place) -> None:
+    place.run("snapshot")
+
+    _, told = place.json("status")
+
+    assert told["problems"] == []
+    assert (told["files"], told["snapshots"]) == ({"good": 1}, {"good": 1})
     assert told["stored_bytes"] == (place.data / "users.json").stat().st_size
     assert told["free_bytes"] > 0
     assert datetime.fromisoformat(told["last_good_at"]).utcoffset() is not None
@@ -104,9 +116,8 @@ def test_a_guarded_folder_is_found_from_inside(place: Place, monkeypatch: pytest
     place.write("sub/shop.json", USERS)
     place.run("status")
     monkeypatch.chdir(place.data / "sub")
-    main(["snapshot"])
 
-    assert main(["status"]) == 0
+    assert main(["check"]) == 0
 
 
 def test_files_that_nobody_changed_are_told_as_unchanged_since_they_were_good(place: Place) -> None:

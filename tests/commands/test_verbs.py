@@ -72,7 +72,7 @@ def test_the_data_folder_may_be_named_on_the_command_line(place: Place, monkeypa
     monkeypatch.chdir("/")
 
     assert main(["snapshot", "--data-dir", str(place.data)]) == 0
-    assert main(["status", "--data-dir", str(place.data)]) == 0
+    assert main(["check", "--data-dir", str(place.data)]) == 0
 
 
 def test_a_reader_that_went_away_is_no_traceback(place: Place) -> None:
