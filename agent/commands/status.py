@@ -15,6 +15,8 @@ from agent.core.decide import LeftWhy
 from agent.core.model import Grade
 from agent.core.naming import display
 from agent.core.paste import shell_word
+from agent.disk.originals import HOME
+from agent.disk.taken import own_bytes
 from agent.disk.walk import signature_of
 from agent.outcome import Ending, Outcome
 from agent.space import room_of
@@ -73,6 +75,12 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry], doubts
     counts, stored = session.ws.catalog.count_snapshots()
     by_grade = ", ".join(f"{count:,} {grade}" for grade, count in sorted(counts.items())) or "none"
     say(f"snapshots:  {by_grade}; {size(stored)} in {display(session.config.backup_dir)}")
+    taken = _taken(session)
+    quarantined = f"; of the snapshots {size(taken['quarantine_bytes'])} are in _quarantine"
+    say(
+        f"also:       {size(taken['originals_bytes'])} of originals in _migration,"
+        f" {size(taken['state_bytes'])} of notes in .agent{quarantined if taken['quarantine_bytes'] else ''}"
+    )
     room = room_of(session.ws)
     low = f", low: less than {size(room.low_bytes)}" if room.is_low(was_low=False) else ""
     say(f"free:       {size(room.free_bytes)} beside them{low}")
@@ -131,6 +139,17 @@ def _last_good(entries: list[Entry]) -> datetime | None:
     return max((e.state.last_good_at for e in entries if e.state and e.state.last_good_at), default=None)
 
 
+def _taken(session: Session) -> dict[str, int]:
+    """What the backup folder holds, in bytes: within the snapshots, and beside them."""
+    stored = session.ws.catalog.stored_by_grade()
+    config = session.config
+    return {
+        "quarantine_bytes": sum(stored.get(grade, 0) for grade in (Grade.CORRUPT, Grade.INVALID)),
+        "originals_bytes": own_bytes(os.path.join(config.backup_dir, HOME)),
+        "state_bytes": own_bytes(config.state_dir),
+    }
+
+
 def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> dict[str, object]:
     counts, stored = session.ws.catalog.count_snapshots()
     room = room_of(session.ws)
@@ -145,6 +164,7 @@ def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> d
         "given_up": session.ws.catalog.count_given_up(),
         "snapshots": {grade.value: count for grade, count in sorted(counts.items())},
         "stored_bytes": stored,
+        **_taken(session),
         "free_bytes": room.free_bytes,
         "disk_low": room.is_low(was_low=False),
         "problems": [

@@ -278,6 +278,12 @@ class Catalog:
         references = int(self._read("SELECT sum(stored) FROM packs")[0][0] or 0)
         return dict(map(grade_count, rows)), sum((stored or 0 for _, _, stored in rows), references)
 
+    def stored_by_grade(self) -> dict[Grade, int]:
+        """Return how many bytes the snapshots of each grade take on disk, without their references."""
+        return dict(
+            map(grade_count, self._read("SELECT grade, sum(stored) FROM snapshots WHERE doomed=0 GROUP BY grade"))
+        )
+
     def set_stored(self, name: str, stored_bytes: int) -> None:
         """The snapshot takes this much on disk now; one that is not known stays so."""
         with self.transaction():

@@ -48,6 +48,24 @@ def test_no_file_is_a_problem_once_every_one_has_a_snapshot(place: Place) -> Non
     assert datetime.fromisoformat(told["last_good_at"]).utcoffset() is not None
 
 
+def test_what_lies_beside_the_snapshots_is_told(place: Place) -> None:
+    place.run("migrate")
+    place.write("users.json", b"{")
+    place.run("check", "--heal")
+
+    _, told = place.json("status")
+    linked = told["originals_bytes"]
+    next(place.backups.glob("users_backup_*")).unlink()  # its original has the bytes alone now
+    _, out, _ = place.run("status")
+    original = next((place.backups / "_migration").rglob("users.json")).stat().st_size
+
+    assert told["quarantine_bytes"] == 1
+    assert told["state_bytes"] >= (place.backups / ".agent/catalog.sqlite3").stat().st_size
+    assert place.json("status")[1]["originals_bytes"] == linked + original
+    assert "of originals in _migration, " in out
+    assert "of notes in .agent; of the snapshots 1 B are in _quarantine" in out
+
+
 def test_each_problem_has_its_next_step(place: Place) -> None:
     for name in ("gone.json", "emptied.json", "cut.json"):
         place.write(name, USERS)
