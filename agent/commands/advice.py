@@ -1,5 +1,7 @@
 """What a person should do about a file that is not good."""
 
+from dataclasses import dataclass
+
 from agent.commands.caller import pasteable
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade
@@ -18,13 +20,40 @@ _BY_GRADE = {
     Grade.INVALID: "`backup-agent repair {name}` keeps its newer data; else `backup-agent restore {name}`",
     Grade.UNREADABLE: "the user of the agent must be able to read it",
 }
+_OF_PART = {  # of a folder with other files, which a command for the folder would touch as well
+    Grade.MISSING: "`backup-agent restore {name} --dry-run` shows what that would put back, all in all",
+    Grade.CORRUPT: "`backup-agent restore {name} --dry-run` shows what that would put back, all in all; or"
+    " `backup-agent check --heal` before the bot starts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do next, with the name left out as {name}; `text` is empty where there is nothing to do.
+
+    `of_part` is said of some files of a folder that has others; None where each such file has to be told by itself.
+    """
+
+    text: str
+    of_part: str | None = None
+
+    def of(self, name: str, *, is_part: bool = False) -> str:
+        """Return the step for a file or folder, with commands that can be pasted."""
+        text = self.of_part if is_part and self.of_part is not None else self.text
+        return pasteable(text.format(name=shell_word(name)))
+
+
+def step_for(outcome: Outcome) -> Step:
+    """Return the one next step."""
+    never_there = outcome.grade is Grade.MISSING and outcome.left_why is LeftWhy.NEVER_GOOD
+    if outcome.left_why in _BY_REASON and not never_there:
+        step = _BY_REASON[outcome.left_why]
+        return Step(step, of_part=step)
+    grade = Grade.UNREADABLE if outcome.ending is Ending.UNREADABLE else outcome.grade
+    step = _BY_GRADE.get(grade, "") if grade else ""
+    return Step(step, of_part=_OF_PART.get(grade) if grade and "{name}" in step else step)
 
 
 def next_step(outcome: Outcome) -> str:
     """Return the one next step, with commands that can be pasted; empty where there is none."""
-    never_there = outcome.grade is Grade.MISSING and outcome.left_why is LeftWhy.NEVER_GOOD
-    grade = Grade.UNREADABLE if outcome.ending is Ending.UNREADABLE else outcome.grade
-    step = _BY_GRADE.get(grade, "") if grade else ""
-    if outcome.left_why in _BY_REASON and not never_there:
-        step = _BY_REASON[outcome.left_why]
-    return pasteable(step.format(name=shell_word(outcome.rel)))
+    return step_for(outcome).of(outcome.rel)

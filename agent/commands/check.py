@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent.commands.advice import next_step
-from agent.commands.names import hidden, known_files, resolve_files
+from agent.commands.advice import step_for
+from agent.commands.names import all_files, hidden, known_files, resolve_files
 from agent.commands.progress import Progress, with_progress
 from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
 from agent.commands.wording import counted, print_json, problems_as_json, say, why
 from agent.core.decide import Wait
+from agent.core.folding import FOLDED_MIN, fold
 from agent.core.model import Grade, HealAction, Problem, Reason
 from agent.core.naming import display
 from agent.core.settle import Due
@@ -58,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
     with open_session(args) as session:
         rels = resolve_files(session, args.files, known_files) if args.files else None
         report = _heal(session, rels) if args.heal else _look(session, rels)
-    if args.json:
-        print_json(_as_json(report))
-    else:
-        _print(report)
+        if args.json:
+            print_json(_as_json(report))
+        else:
+            _print(session, report)
     return 3 if report.problems else 0
 
 
@@ -195,22 +196,29 @@ def _note(report: _Report, outcome: Outcome) -> None:
 # telling
 
 
-def _print(report: _Report) -> None:
+def _print(session: Session, report: _Report) -> None:
     for outcome in report.healed.values():
         say(f"{display(outcome.rel)}: {_healed(outcome)}")
-    for rel in sorted(report.problems):
-        outcome = report.problems[rel]
-        reasons = _reasons(outcome) or [""]
-        for reason in reasons:
-            say(f"{display(rel)}: {_state(outcome)}{': ' if reason else ''}{reason}")
-        if step := next_step(outcome):
-            say(f"  next: {step}")
+    _print_problems(session, report)
     for entry in report.ignored:
         say(f"{display(entry.rel)}: not looked after ({entry.reason.value.replace('_', ' ')})")
     made = f", {counted(report.snapshots, 'new snapshot')}" if report.snapshots else ""
     healed = f", {len(report.healed):,} healed" if report.healed else ""
     not_good = f", {len(report.problems):,} not good" if report.problems else ""
     say(f"{counted(report.good + len(report.problems), 'file')}: {report.good:,} good{healed}{not_good}{made}")
+
+
+def _print_problems(session: Session, report: _Report) -> None:
+    """One entry for each file, or for many of a folder with the very same problem, and what to do."""
+    known = all_files(session) if len(report.problems) >= FOLDED_MIN else []
+    kinds = {rel: (_state(found), tuple(_reasons(found)), step_for(found)) for rel, found in report.problems.items()}
+    for one in fold(kinds, known, may_be_part=lambda kind: kind[2].of_part is not None):
+        (state, reasons, step), name = one.kind, one.name(session.config.data_dir)
+        count = f"{len(one.rels):,} files " if one.folder is not None else ""
+        for reason in reasons or [""]:
+            say(f"{display(name)}: {count}{state}{': ' if reason else ''}{reason}")
+        if step.text:
+            say(f"  next: {step.of(name, is_part=one.is_part)}")
 
 
 def _healed(outcome: Outcome) -> str:

@@ -3,18 +3,18 @@
 import argparse
 import os
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
-from agent.commands.advice import next_step
-from agent.commands.caller import pasteable
+from agent.commands.advice import Step, step_for
 from agent.commands.inventory import Entry, take_inventory
 from agent.commands.running import doubts_of_daemon
 from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import advise, age, counted, iso_time, local_time, print_json, say, size
 from agent.core.decide import LeftWhy
+from agent.core.folding import fold
 from agent.core.model import Grade
 from agent.core.naming import display
-from agent.core.paste import shell_word
 from agent.disk.originals import HOME
 from agent.disk.taken import own_bytes
 from agent.disk.walk import signature_of
@@ -31,7 +31,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="is everything good, and if not, what to do",
         text="Tell whether the agent runs, how the data files were when last looked at, which need a person and\n"
         "what that person can do, and the space that snapshots take.  `backup-agent check` reads the files anew.",
-        example="example:\n  backup-agent status\n\nexit codes: 0 an agent guards the folder and all is good; 3 something is not good, or no agent runs",
+        example="example:\n  backup-agent status\n\n"
+        "exit codes: 0 an agent guards the folder and all is good; 3 something is not good, or no agent runs",
     )
     parser.set_defaults(run=run)
 
@@ -84,38 +85,57 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry], doubts
     room = room_of(session.ws)
     low = f", low: less than {size(room.low_bytes)}" if room.is_low(was_low=False) else ""
     say(f"free:       {size(room.free_bytes)} beside them{low}")
-    if not problems:
-        return
-    say()
-    for entry in problems[:_SHOWN_MAX]:
-        say(f"{display(entry.rel)}: {_told(entry, now)}")
-        say(f"  next: {_next_step(entry)}")
-    if len(problems) > _SHOWN_MAX:
-        advise(f"and {counted(len(problems) - _SHOWN_MAX, 'other')}; `backup-agent list` shows all")
+    if problems:
+        say()
+        _print_problems(session, entries, problems, now)
 
 
-def _told(entry: Entry, now: datetime) -> str:
+def _print_problems(session: Session, entries: list[Entry], problems: list[Entry], now: datetime) -> None:
+    """One line for each file, or for many of a folder that are in the same state, and what to do."""
+    by_rel = {entry.rel: entry for entry in problems}
+    kinds = {entry.rel: (_word(entry), _step(entry)) for entry in problems}
+    folds = fold(kinds, (entry.rel for entry in entries), may_be_part=lambda kind: kind[1].of_part is not None)
+    for one in folds[:_SHOWN_MAX]:
+        name = one.name(session.config.data_dir)
+        say(f"{display(name)}: {_told([by_rel[rel] for rel in one.rels], now)}")
+        say(f"  next: {one.kind[1].of(name, is_part=one.is_part)}")
+    left = sum(len(one.rels) for one in folds[_SHOWN_MAX:])
+    if left:
+        advise(f"and {counted(left, 'other')}; `backup-agent list` shows all")
+
+
+def _word(entry: Entry) -> str:
+    if entry.state is None or entry.state.grade is Grade.GOOD:
+        return "new"
+    return "gone" if entry.since is None else entry.state.grade.value
+
+
+def _told(entries: Sequence[Entry], now: datetime) -> str:
+    """How one file is, or several that are alike: then since when the first of them is."""
+    count = f"{len(entries):,} files " if len(entries) > 1 else ""
+    word = _word(entries[0])
+    if word == "new":
+        return f"{count}without a snapshot yet" if count else "no snapshot of it yet"
+    states = [entry.state for entry in entries if entry.state is not None]
+    last_good = [state.last_good_at for state in states if state.last_good_at]
+    good = f"last good {age(min(last_good), now)}" if last_good else "never seen good"
+    if word == "gone":
+        return f"{count}gone now, {good}"  # the agent has not noticed it yet
+    heals = max(state.heals for state in states)
+    tries = f", healing was given up after {heals} {'try' if heals == 1 else 'tries'}" if states[0].gave_up else ""
+    return f"{count}{word} since {local_time(min(state.since for state in states))}, {good}{tries}"
+
+
+def _step(entry: Entry) -> Step:
     state = entry.state
     if state is None or state.grade is Grade.GOOD:
-        return "no snapshot of it yet"
-    good = f"last good {age(state.last_good_at, now)}" if state.last_good_at else "never seen good"
-    tries = f", healing was given up after {counted(state.heals, 'try')}" if state.gave_up else ""
-    if entry.since is None:
-        return f"gone now, {good}"  # the agent has not noticed it yet
-    return f"{state.grade} since {local_time(entry.since)}, {good}{tries}".replace("trys", "tries")
-
-
-def _next_step(entry: Entry) -> str:
-    state = entry.state
-    if state is None or state.grade is Grade.GOOD:
-        return pasteable("`backup-agent run` guards it, `backup-agent snapshot` takes one now")
+        step = "`backup-agent run` guards it, `backup-agent snapshot` takes one now"
+        return Step(step, of_part=step)
     if state.gave_up:
-        word = shell_word(entry.rel)
-        return pasteable(f"the bot writes the damage back: stop it, `backup-agent restore {word}`, start it")
-    step = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade))
+        return Step("the bot writes the damage back: stop it, `backup-agent restore {name}`, start it")
     damaged = state.grade in (Grade.CORRUPT, Grade.INVALID)
-    never = next_step(Outcome(entry.rel, Ending.LEFT, grade=state.grade, left_why=LeftWhy.NEVER_GOOD))
-    return never if damaged and entry.newest_good is None else step
+    reason = LeftWhy.NEVER_GOOD if damaged and entry.newest_good is None else None
+    return step_for(Outcome(entry.rel, Ending.LEFT, grade=state.grade, left_why=reason))
 
 
 def _are_unchanged(session: Session, entries: list[Entry]) -> bool:
@@ -174,7 +194,7 @@ def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> d
                 "since": iso_time(entry.since),
                 "last_good_at": iso_time(entry.state.last_good_at) if entry.state else None,
                 "gave_up": entry.state.gave_up if entry.state else False,
-                "next": _next_step(entry),
+                "next": _step(entry).of(entry.rel),
             }
             for entry in problems
         ],

@@ -244,3 +244,29 @@ def test_a_file_that_breaks_its_schema_is_repaired_rather_than_restored(place: P
     out = place.run("check")[1]
 
     assert "next: `backup-agent repair users.json` keeps its newer data; else `backup-agent restore users.json`" in out
+
+
+def test_files_of_a_folder_with_the_same_problem_are_one_entry(place: Place) -> None:
+    for number in range(5):
+        place.write(f"guilds/{number}.json", USERS)
+    place.run("snapshot")
+    for number in range(4):
+        place.write(f"guilds/{number}.json", bytes(40))
+
+    _, out, _ = place.run("check")
+    _, told = place.json("check")
+
+    assert out.count("guilds/") == 2
+    assert "guilds/: 4 files corrupt: line 1, column 1: a NUL byte stands here" in out
+    assert "backup-agent restore guilds/ --dry-run" in out
+    assert [problem["file"] for problem in told["problems"]] == [f"guilds/{number}.json" for number in range(4)]
+
+
+def test_files_with_problems_of_their_own_are_told_one_by_one(place: Place) -> None:
+    for number in range(5):
+        place.write(f"guilds/{number}.json", b"{" + b" " * number)
+
+    _, out, _ = place.run("check")
+
+    assert out.count("guilds/") >= 5
+    assert "files corrupt" not in out

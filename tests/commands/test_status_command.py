@@ -188,3 +188,45 @@ def test_a_loss_that_nobody_noticed_yet_is_no_loss_since_the_last_good_look(plac
     assert problem["state"] == listed["state"] == "missing"
     assert problem["since"] is listed["since"] is None
     assert problem["last_good_at"] == listed["last_good_at"] is not None
+
+
+def test_many_lost_files_of_a_folder_are_one_line_whose_commands_bring_them_back(place: Place) -> None:
+    for number in range(20):
+        place.write(f"guilds/{number}.json", USERS)
+    place.run("snapshot")
+    for number in range(20):
+        (place.data / f"guilds/{number}.json").unlink()
+
+    _, out, _ = place.run("status")
+    lines = [line for line in out.splitlines() if "guilds/" in line]
+    told = place.json("status")[1]["problems"]
+    code, _, _ = place.run("restore", "guilds/")
+
+    assert lines[0].startswith("guilds/: 20 files gone now, last good ")
+    assert "backup-agent restore guilds/`" in lines[1]
+    assert len(lines) == 2
+    assert [problem["file"] for problem in told] == sorted(f"guilds/{number}.json" for number in range(20))
+    assert (code, place.problems()) == (0, [])
+
+
+def test_some_lost_files_of_a_folder_are_not_restored_with_the_others_unseen(place: Place) -> None:
+    """A restore of the folder would put older states over good files that have no snapshot yet."""
+    for number in range(5):
+        place.write(f"guilds/{number}.json", USERS)
+    place.run("snapshot")
+    for number in range(4):
+        (place.data / f"guilds/{number}.json").unlink()
+
+    _, out, _ = place.run("status")
+
+    assert "guilds/: 4 files gone now" in out
+    assert "`backup-agent restore guilds/ --dry-run` shows" in out
+
+
+def test_folder_without_any_snapshot_is_one_line(place: Place) -> None:
+    for number in range(4):
+        place.write(f"{number}.json", USERS)
+
+    _, out, _ = place.run("status")
+
+    assert f"{place.data}/: 5 files without a snapshot yet" in out
