@@ -5,10 +5,9 @@ those that lie beside the data.  The first start of the daemon does this
 by itself, before its gate; `backup-agent migrate` does it for a person.
 """
 
-import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from agent.core.decide import restore_candidates
 from agent.core.errors import AgentError
@@ -17,7 +16,7 @@ from agent.core.naming import format_stamp
 from agent.core.settle import Due
 from agent.cure import Cure
 from agent.disk.originals import Originals, is_migrated
-from agent.disk.walk import Found, walk_data_files
+from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.gate import Gate, batches
 from agent.healing import Healer
 from agent.keeping import DAMAGED, OriginalsKeeper
@@ -29,37 +28,14 @@ from agent.outcome import SOON, Ending, Outcome
 from agent.pipeline import Pipeline
 from agent.record import error_fields
 from agent.rescan import Rescan
+from agent.summary import Summary
 from agent.workspace import Workspace
 
 _log = get_logger()
 _NOTE = "migration"
 _BEGUN, _DONE, _GUARDED = "begun ", "done ", "guarded"
-_FINE = (Ending.PUBLISHED, Ending.UNCHANGED, Ending.HEALED, Ending.FORGOTTEN)
 _SHOWN_MAX = 10
 _LOOKS_MAX = 3
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a migration did, or would do.  Files are told by their `rel`."""
-
-    originals_in: str | None = None  # relative to the backup folder
-    originals: int = 0
-    files: int = 0
-    good: int = 0  # as they were found
-    adopted: dict[str, int] = field(default_factory=dict)  # older backups, by grade
-    beside: dict[str, int] = field(default_factory=dict)  # those of them that lay beside the data, or would be adopted
-    left_beside: dict[str, str] = field(default_factory=dict)  # such that were left alone, by path, and why
-    repaired: dict[str, str] = field(default_factory=dict)  # what was changed
-    restored: dict[str, str] = field(default_factory=dict)  # the snapshot
-    left: dict[str, str] = field(default_factory=dict)  # how it is, for a person to act
-    errors: dict[str, str] = field(default_factory=dict)  # what kept one that is left from being mended
-    snapshots: int = 0  # taken now
-    verified: int = 0  # snapshots and originals whose digest was read back
-    unverified: list[str] = field(default_factory=list)  # those that did not come back whole
-
-    def is_nothing(self) -> bool:
-        return not (self.files or self.adopted or self.beside)
 
 
 def is_done(ws: Workspace) -> bool:
@@ -111,9 +87,9 @@ class Migration:
         if self.stopping():
             return None
         self._verify(originals, kept, summary)
-        with ws.store.staging() as staging:
-            originals.write_summary(_as_text(summary, kept.digests), staging)
-        if not summary.unverified:
+        if summary.is_complete():  # else the next run goes on
+            with ws.store.staging() as staging:
+                originals.write_summary(summary.as_text(kept.digests), staging)
             ws.catalog.set_note_durably(_NOTE, _DONE + originals.folder)
         return summary
 
@@ -121,7 +97,7 @@ class Migration:
         """Return what `run` would do; nothing is changed."""
         copies = Adopter(self.ws, self.progress).run(dry_run=True)
         summary = self._inventory(copies)
-        for rel in self._files():
+        for rel in self._files(summary):
             outcome = self._mended(rel, dry_run=True)
             if outcome.ending is Ending.UNCHANGED:
                 summary.good += 1
@@ -139,17 +115,34 @@ class Migration:
         for snapshot in self.ws.catalog.all_snapshots():
             if snapshot.reason is Reason.ADOPTED:
                 adopted[snapshot.grade.value] = adopted.get(snapshot.grade.value, 0) + 1
-        return Summary(
-            files=sum(1 for _ in self._files()), adopted=dict(sorted(adopted.items())),
-            beside=dict(sorted(copies.adopted.items())), left_beside=copies.left,
-        )  # fmt: skip
+        summary = Summary(
+            adopted=dict(sorted(adopted.items())), beside=dict(sorted(copies.adopted.items())), left_beside=copies.left
+        )
+        summary.files = len(self._files(summary))
+        return summary
 
-    def _files(self) -> Iterator[str]:
-        config = self.ws.config
-        with self.ws.data_root() as root_fd:
-            for entry in walk_data_files(root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d)):
-                if isinstance(entry, Found):
-                    yield entry.rel
+    def _files(self, summary: Summary) -> list[str]:
+        """Return all data files; where the disk gives no answer it is asked again, and then that is noted."""
+        config, hidden = self.ws.config, list[Skipped]()
+        for attempt in range(_LOOKS_MAX):
+            if attempt:
+                self.pause(config.watch.debounce_s)
+            with self.ws.data_root() as root_fd:
+                entries = list(
+                    walk_data_files(root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d))
+                )
+            hidden = [entry for entry in entries if isinstance(entry, Skipped) and entry.hides_files]
+            if not hidden or self.stopping():
+                break
+        self._note_hidden(hidden, summary)
+        return [entry.rel for entry in entries if isinstance(entry, Found)]
+
+    def _note_hidden(self, hidden: Sequence[Skipped], summary: Summary) -> None:
+        for entry in hidden:
+            rel = entry.rel or "."
+            if rel not in summary.hidden:
+                summary.hidden[rel] = str(entry.error or entry.reason)
+                self.tell(Outcome(rel, Ending.UNREADABLE, grade=Grade.UNREADABLE, error=entry.error))
 
     def _begin(self) -> str:
         """The stamp of this migration; one that was cut short goes on under its own."""
@@ -166,7 +159,7 @@ class Migration:
     def _keep_originals(self, originals: Originals, summary: Summary) -> OriginalsKeeper:
         """Every live file has its copy, and the good ones a snapshot; then those are mended that were never good."""
         kept = OriginalsKeeper(self.ws, originals)
-        todo = list(self._files())
+        todo = self._files(summary)
         for attempt in range(_LOOKS_MAX):
             for batch in batches(todo):
                 if not self.stopping():
@@ -223,28 +216,23 @@ class Migration:
 
         def note(outcome: Outcome) -> None:
             self.tell(outcome)
-            if outcome.ending is Ending.PUBLISHED:
-                summary.snapshots += 1
-            if outcome.ending is Ending.HEALED and outcome.snapshot is not None:
-                summary.restored[outcome.rel] = outcome.snapshot.name
-            elif outcome.ending is Ending.HEALED:
-                summary.repaired[outcome.rel] = outcome.detail
-            if outcome.ending in _FINE:
-                summary.left.pop(outcome.rel, None)
-                summary.errors.pop(outcome.rel, None)
-            else:
-                summary.left[outcome.rel] = str(outcome.grade or outcome.ending)
-                if outcome.error is not None:
-                    summary.errors[outcome.rel] = str(outcome.error)
+            summary.note(outcome)
 
-        Gate(self.ws, self.pipeline, self.healer, Rescan(self.ws), note, self.pause, self.stopping).run()
-        for rel in self._files():
+        for attempt in range(_LOOKS_MAX):
+            if attempt:
+                self.pause(self.ws.config.watch.debounce_s)
+            gate = Gate(self.ws, self.pipeline, self.healer, Rescan(self.ws), note, self.pause, self.stopping)
+            hidden = [entry for entry in gate.run().skipped if entry.hides_files]
+            if not hidden or self.stopping():
+                break
+        self._note_hidden(hidden, summary)
+        for rel in self._files(summary):
             if rel not in summary.left and self.ws.catalog.newest(rel, Grade.GOOD) is None:
-                summary.left[rel] = str(Grade.UNREADABLE)  # the disk refused a look, and nobody was told
+                summary.left[rel] = str(Grade.UNREADABLE)  # it came after the gate, or nobody was told of its look
 
     def _verify(self, originals: Originals, kept: OriginalsKeeper, summary: Summary) -> None:
         """Read back the newest good snapshot of every file, and every original, but what just was when it was made."""
-        for rel in self._files():
+        for rel in self._files(summary):
             newest = self.ws.catalog.newest(rel, Grade.GOOD)
             if newest is not None:
                 whole = newest.name in kept.read_back or self.ws.store.is_intact(newest)
@@ -282,15 +270,11 @@ def migrate_first(migration: Migration) -> None:
     if summary.is_nothing():
         ws.catalog.set_note(_NOTE, _GUARDED)
         return
-    say = _log.error if summary.unverified else _log.info
+    say = _log.info if summary.is_complete() else _log.error
     say(
         "migration_done", files=summary.files, good=summary.good, adopted=summary.adopted or None,
         beside=summary.beside or None, left_beside=len(summary.left_beside) or None,
         repaired=len(summary.repaired), restored=len(summary.restored), left=len(summary.left),
         snapshots=summary.snapshots, verified=summary.verified, originals=summary.originals_in,
-        unverified=summary.unverified[:_SHOWN_MAX] or None,
+        unverified=summary.unverified[:_SHOWN_MAX] or None, hidden=list(summary.hidden)[:_SHOWN_MAX] or None,
     )  # fmt: skip
-
-
-def _as_text(summary: Summary, digests: dict[str, str]) -> bytes:
-    return json.dumps({**asdict(summary), "sha256": digests}, indent=2).encode() + b"\n"

@@ -1,5 +1,6 @@
 """What stands against a migration: looked for before anything is changed."""
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -7,10 +8,12 @@ from agent.config import Config
 from agent.core.errors import AgentError
 from agent.core.naming import display
 from agent.disk.walk import Skipped, walk_data_files
-from agent.older_copies import find_copies
+from agent.older_copies import OlderCopy, find_copies
 from agent.rotation import free_bytes
 
 _SHOWN_MAX = 10
+_REFUSED = os.strerror(errno.EACCES)
+_NO_TRIAL = (errno.EOPNOTSUPP, errno.EISDIR)  # files without a name: not on this file system
 
 
 class MigrationRefusedError(AgentError):
@@ -51,21 +54,35 @@ def _obstacles(config: Config) -> Iterator[str]:
         owner = os.stat(path, follow_symlinks=False).st_uid
         if os.geteuid() not in (0, owner):
             yield f"{display(entry.rel)} belongs to user {owner}: run this as that user"
-        elif not os.access(path, os.R_OK):
-            yield f"{display(entry.rel)} cannot be read"
-        if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
-            yield f"the folder {display(os.path.dirname(entry.rel) or '.')} cannot be written to"
+        elif why := _refusal(path, os.R_OK):
+            yield f"{display(entry.rel)} cannot be read ({why})"
+        if why := _refusal(os.path.dirname(path), os.W_OK | os.X_OK):
+            yield f"the folder {display(os.path.dirname(entry.rel) or '.')} cannot be written to ({why})"
     for folder in (config.backup_dir, config.state_dir, config.temp_dir):
-        if not os.access(_existing(folder), os.W_OK | os.X_OK):
-            yield f"{display(folder)} cannot be written to"
+        if why := _refusal(_existing(folder), os.W_OK | os.X_OK):
+            yield f"{display(folder)} cannot be written to ({why})"
     copies = find_copies(config, lambda rel: os.path.lexists(os.path.join(config.data_dir, rel)))
-    older = sum(copy.size_bytes for copy in copies if copy.rel is not None)
+    older = sum(copy.size_bytes for copy in copies if isinstance(copy, OlderCopy) and copy.rel is not None)
     # The originals, the first snapshots and the adopted copies; beside the data, one file at a time.
     for folder, need in ((config.backup_dir, 2 * sum(sizes) + older + (config.backup.min_free_bytes or 0)),
                          (config.temp_dir, max(sizes))):  # fmt: skip
         free = free_bytes(_existing(folder))
         if free < need:
             yield f"{display(folder)} needs {need:,} bytes, {free:,} are free"
+
+
+def _refusal(path: str, mode: int) -> str:
+    """Why the file cannot be read, or nothing be made in the folder; empty when it can.
+
+    access(2) tells Python no reason, so a refusal is tried out: with a file that has no name and is gone at once.
+    """
+    if os.access(path, mode):
+        return ""
+    try:
+        os.close(os.open(path, os.O_TMPFILE | os.O_WRONLY if mode & os.W_OK else os.O_RDONLY | os.O_NONBLOCK, 0o600))
+    except OSError as error:
+        return _REFUSED if error.errno in _NO_TRIAL else error.strerror or _REFUSED
+    return ""
 
 
 def _existing(folder: str) -> str:

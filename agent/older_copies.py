@@ -7,7 +7,7 @@ adopted as suspect: it can be chosen, and is never chosen by itself.
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from agent.core.model import FileState, Grade, Ownership, Reason, Shape, Snapsho
 from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, NotADataFileError, open_data_file
 from agent.disk.publish import Draft
 from agent.disk.staging import StagedFile, StagingFolder, open_root
-from agent.disk.walk import Found, walk_data_files
+from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.recover import CLOCK_SLACK, adopted_grade
 from agent.workspace import Workspace
 
@@ -57,10 +57,11 @@ class Adoption:
     newest_good: dict[str, str] = field(default_factory=dict)
 
 
-def find_copies(config: Config, is_known: Callable[[str], bool]) -> Iterator[OlderCopy]:
+def find_copies(config: Config, is_known: Callable[[str], bool]) -> Iterator[OlderCopy | Skipped]:
     """Yield every file in and beside the data folder that is called like a copy of a data file.
 
-    `is_known` tells of a rel whether that data file is there, or was.
+    `is_known` tells of a rel whether that data file is there, or was.  What could not be looked into beside the data
+    folder is told by its path; in it, a walk over the data files tells the same.
 
     Raises:
         OSError: the data folder cannot be walked.
@@ -85,6 +86,8 @@ def find_copies(config: Config, is_known: Callable[[str], bool]) -> Iterator[Old
         for entry in walk_data_files(folder, is_copy, lambda below: below.startswith((".", "_"))):
             if isinstance(entry, Found) and (name := parse_copy(entry.rel)) is not None:
                 yield _seen(folder, entry, owner(name.rel), name.taken_at)
+            elif isinstance(entry, Skipped) and entry.hides_files:
+                yield replace(entry, rel=os.path.join(folder, entry.rel))
 
 
 def _seen(
@@ -123,7 +126,9 @@ class Adopter:
         """
         copies: dict[str, list[OlderCopy]] = {}
         for copy in find_copies(self._ws.config, self._is_known):
-            if copy.rel is None:
+            if isinstance(copy, Skipped):
+                self._done.left[copy.rel] = f"it cannot be looked into: {copy.error or copy.reason}"
+            elif copy.rel is None:
                 self._done.left[copy.path] = "there is no data file that it can be told to be a copy of"
             elif copy.is_guarded:
                 self._done.left[copy.path] = "it is guarded as data of its own; name it in watch.exclude if it is none"

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench import DAMAGE, USERS, Bench, document
@@ -12,11 +14,13 @@ from bench import DAMAGE, USERS, Bench, document
 from agent import obstacles
 from agent.core.model import Grade
 from agent.disk.pause import begin_pause
-from agent.migration import Migration, Summary, is_done, is_first_start, migrate_first
+from agent.disk.walk import Found, Skipped, SkipReason, walk_data_files
+from agent.migration import Migration, is_done, is_first_start, migrate_first
 from agent.obstacles import MigrationRefusedError, refuse_unfit
 from agent.outcome import Outcome
 from agent.recover import recover
 from agent.rescan import Findings, Rescan
+from agent.summary import Summary
 
 OLDER = "users_backup_2024-01-01T12-00-00-000Z.json"
 OLD_TAIL = document(1) + b'"}}'
@@ -282,7 +286,11 @@ def test_too_little_space_is_told_before_anything_is_changed(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
-    ("hidden", "told"), [("users.json", "users.json cannot be read"), (".", r"the folder \. cannot be written to")]
+    ("hidden", "told"),
+    [
+        ("users.json", r"users.json cannot be read \(Input/output error\)"),
+        (".", r"the folder \. cannot be written to \(Input/output error\)"),
+    ],
 )
 def test_missing_permissions_are_told_before_anything_is_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str, told: str
@@ -290,10 +298,25 @@ def test_missing_permissions_are_told_before_anything_is_changed(
     """The super-user may do everything, so the answer of the kernel is played."""
     bench = taken_over(tmp_path, users=document(1))
     forbidden = os.path.normpath(bench.data / hidden)
+    opens = os.open
+
+    def refuses(path: str, flags: int, *more: int, **options: int) -> int:
+        if (os.path.normpath(path) == forbidden and not flags & os.O_DIRECTORY) or flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EIO, "Input/output error", path)
+        return opens(path, flags, *more, **options)
+
     monkeypatch.setattr(obstacles.os, "access", lambda path, _: os.path.normpath(path) != forbidden)
+    monkeypatch.setattr(obstacles.os, "open", refuses)
 
     with pytest.raises(MigrationRefusedError, match=told):
         refuse_unfit(bench.ws.config)
+
+
+def test_refusal_that_has_passed_when_it_is_tried_out_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = taken_over(tmp_path, users=document(1))
+    monkeypatch.setattr(obstacles.os, "access", lambda *_: False)
+
+    refuse_unfit(bench.ws.config)
 
 
 def test_a_refusal_leaves_the_folder_guarded_and_changes_nothing(
@@ -323,3 +346,56 @@ def test_file_that_no_look_came_to_is_left_and_not_forgotten(tmp_path: Path, mon
     monkeypatch.setattr(Rescan, "walk", refused)
 
     assert migrate(bench).left == {"other.json": "unreadable"}
+
+
+def walks_that_hide(monkeypatch: pytest.MonkeyPatch, rel: str, *, times: int) -> None:
+    """The disk gives no answer about `rel` for so many walks."""
+    left = [times]
+
+    def walk(*args: Any, **options: Any) -> Iterator[Found | Skipped]:
+        for entry in walk_data_files(*args, **options):
+            if entry.rel != rel or left[0] == 0:
+                yield entry
+            else:
+                left[0] -= 1
+                yield Skipped(rel, SkipReason.UNREADABLE_FILE, OSError(errno.EIO, "Input/output error", rel))
+
+    for module in ("agent.migration", "agent.rescan"):
+        monkeypatch.setattr(f"{module}.walk_data_files", walk)
+
+
+@pytest.mark.parametrize("times", range(1, 3))
+def test_file_that_one_walk_misses_is_taken_over_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    bench = taken_over(tmp_path, users=DAMAGE, older=document(1))
+    walks_that_hide(monkeypatch, USERS, times=times)
+
+    summary = migrate(bench)
+
+    assert (summary.files, summary.originals, summary.hidden) == (1, 1, {})
+    assert summary.restored == {USERS: OLDER}
+
+
+def test_file_that_every_walk_misses_is_told_with_its_reason_and_the_migration_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = taken_over(tmp_path, users=DAMAGE, fine=document(3), older=document(1))
+    told: list[Outcome] = []
+    with monkeypatch.context() as disk:
+        walks_that_hide(disk, USERS, times=-1)
+
+        summary = migration(bench, told).run()
+
+    assert summary is not None
+    assert summary.hidden == {USERS: "[Errno 5] Input/output error: 'users.json'"}
+    assert [str(o.ending) for o in told if o.rel == USERS] == ["unreadable"]
+    assert is_first_start(bench.ws)
+    assert migrate(bench).restored == {USERS: OLDER}
+
+
+def test_folder_without_an_answer_is_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = taken_over(tmp_path, users=document(1))
+    walks_that_hide(monkeypatch, USERS, times=-1)
+
+    assert not migrate(bench).is_nothing()

@@ -1,17 +1,22 @@
 """Copies of an older system beside the data: found, graded, adopted where it is certain whose they are, untouched."""
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench import DAMAGE, USERS, Bench, document
 
 from agent.core.model import Grade, Reason
+from agent.disk.walk import Found, Skipped, SkipReason, walk_data_files
 from agent.healing import Healer
-from agent.migration import Migration, Summary
+from agent.migration import Migration
 from agent.older_copies import Adopter, Adoption
 from agent.recover import recover
+from agent.summary import Summary
 
 DATED = "users_backup_2024-01-01T12-00-00-000Z.json"
 LATER = "users_backup_2024-02-01T12-00-00-000Z.json"
@@ -218,3 +223,17 @@ def test_what_is_adopted_outlives_the_loss_of_the_catalog(tmp_path: Path) -> Non
     recover(bench.ws)
 
     assert grades(bench) == [("2024-01-01", Grade.GOOD)]
+
+
+def test_folder_beside_the_data_that_gives_no_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_with(tmp_path, **{f"old/deep/{DATED}": document(1)})
+
+    def walk(*args: Any, **options: Any) -> Iterator[Found | Skipped]:
+        if str(args[0]).endswith("/old"):
+            yield Skipped("deep", SkipReason.UNREADABLE_FOLDER, OSError(errno.EIO, "Input/output error"))
+        else:
+            yield from walk_data_files(*args, **options)
+
+    monkeypatch.setattr("agent.older_copies.walk_data_files", walk)
+
+    assert adopt(bench).left == {str(tmp_path / "old/deep"): "it cannot be looked into: [Errno 5] Input/output error"}

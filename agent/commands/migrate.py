@@ -15,9 +15,10 @@ from agent.core.model import Grade
 from agent.core.naming import display
 from agent.core.paste import shell_word
 from agent.disk.lock import DaemonLock
-from agent.migration import Migration, Summary, is_done
+from agent.migration import Migration, is_done
 from agent.obstacles import refuse_unfit
 from agent.outcome import Ending, Outcome
+from agent.summary import Summary
 
 _LEFT = 3
 _SHOWN_MAX = 50
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({**told, **asdict(summary)})
     else:
         _print(summary, is_plan=args.dry_run)
-    return _LEFT if summary.left or summary.unverified else 0
+    return _LEFT if summary.left or not summary.is_complete() else 0
 
 
 def _plan(session: Session) -> Summary:
@@ -130,6 +131,8 @@ def _print(summary: Summary, *, is_plan: bool) -> None:
         say(f"read back:      {summary.verified:,} whole, {len(summary.unverified):,} not")
     for name in summary.unverified[:_SHOWN_MAX]:
         advise(f"  {display(name)}: what the disk gives is not what was written; run `backup-agent migrate` again")
+    for name, why in summary.hidden.items():
+        advise(f"  {display(name)}: the disk did not tell what is there ({why}); run `backup-agent migrate` again")
     _list("left for you", {rel: _left(rel, how, summary.errors.get(rel)) for rel, how in summary.left.items()})
 
 

@@ -82,6 +82,9 @@ def survey(config: Config) -> Survey:
 
 def _find_strays(config: Config, found: Survey) -> None:
     for copy in find_copies(config, lambda rel: os.path.lexists(os.path.join(config.data_dir, rel))):
+        if isinstance(copy, Skipped):
+            found.skipped.append(copy)
+            continue
         found.strays.append(copy.name if copy.root == config.data_dir else copy.path)
         if copy.is_guarded:
             found.lookalikes.append(copy.name)

@@ -7,7 +7,7 @@ Names are str with surrogate escapes, as `os.fsdecode` gives them.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 # O_PATH passes through folders that may be searched but not listed; without it (not Linux) they must be readable.
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,8 +26,12 @@ def open_beneath(root_fd: int, rel: str, flags: int, mode: int = 0o600) -> int:
         OSError: as open(2); ENOTDIR when a link stands on the way, ELOOP when the last part is one.
     """
     folder, name = split_rel(rel)
-    with _passage(root_fd, folder) as parent_fd:
-        return os.open(name or _SELF, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=parent_fd)
+    try:
+        with _passage(root_fd, folder) as parent_fd:
+            return os.open(name or _SELF, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=parent_fd)
+    except OSError as error:
+        _tell_where(error, root_fd, rel)
+        raise
 
 
 def open_folder(
@@ -108,9 +112,18 @@ def _make_folders(root_fd: int, folder_rel: str, mode: int, created: list[str]) 
     for part in folder_rel.split("/"):
         rel = f"{rel}/{part}" if rel else part
         folder, name = split_rel(rel)
-        with _passage(root_fd, folder) as parent_fd:
-            try:
+        try:
+            with _passage(root_fd, folder) as parent_fd:
                 os.mkdir(name, mode, dir_fd=parent_fd)
-            except FileExistsError:
-                continue
+        except FileExistsError:
+            continue
+        except OSError as error:
+            _tell_where(error, root_fd, rel)
+            raise
         created.append(rel)
+
+
+def _tell_where(error: OSError, root_fd: int, rel: str) -> None:
+    """The error names the whole path, not only its last part: a person needs the folder."""
+    with suppress(OSError):  # no /proc: the part alone
+        error.filename = os.path.join(os.readlink(f"/proc/self/fd/{root_fd}"), rel)

@@ -208,3 +208,27 @@ def test_split_and_join_give_back_the_rel(parts: list[str]) -> None:
     folder, name = split_rel("/".join(parts))
 
     assert ([*folder.split("/")] if folder else []) + [name] == parts
+
+
+def test_error_tells_the_whole_path_of_what_could_not_be_opened(root: Path, root_fd: int) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        open_beneath(root_fd, "guilds/42.json", os.O_RDONLY)
+
+    assert caught.value.filename == str(root / "guilds/42.json")
+
+
+def test_error_tells_the_whole_path_of_the_folder_that_could_not_be_made(
+    root: Path, root_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def full(name: str, mode: int, *, dir_fd: int) -> None:
+        if name == "b":
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+        make(name, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        open_folder(root_fd, "a/b/c", create_mode=0o700)
+
+    assert caught.value.filename == str(root / "a/b")

@@ -119,6 +119,7 @@ _SLOW = {
     "fdatasync", "syncfs", "flock", "ftruncate", "fallocate",
 }  # fmt: skip
 _SETLK, _SETLKW, _F_UNLCK = (6, 37), (7, 38), 2  # also those of open file descriptions
+_DUPFD = (0, 1030)
 
 
 @dataclass
@@ -303,7 +304,9 @@ class _Tracer:
             flags = struct.unpack("Q", self._memory(tid, third, 8))[0]
         shown = paths[-1].removeprefix(f"{self._below}/")
         waits = unlocks = False
-        if name == "fcntl" and second in (*_SETLK, *_SETLKW):
+        if name == "fcntl" and second in _DUPFD:
+            name = "dup"  # it needs a descriptor, and asks for no right
+        elif name == "fcntl" and second in (*_SETLK, *_SETLKW):
             unlocks = struct.unpack("h", self._memory(tid, third, 2))[0] == _F_UNLCK
             waits = second in _SETLKW and not unlocks
         return Call(name, shown, name == "creat" or bool(flags & os.O_CREAT), waits, unlocks)
