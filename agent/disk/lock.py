@@ -47,8 +47,9 @@ class DaemonLock:
                 os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
                 return
             holder = _pid_in(self._fd) or "unknown"
-        except BaseException:
+        except OSError as error:
             self.release()
+            error.filename = self._path
             raise
         self.release()
         raise LockHeldError(
@@ -78,9 +79,7 @@ def daemon_pid(state_dir: str) -> int | None:
         return None
     try:
         # Asking takes nothing: a daemon that starts at this moment must not find the lock held.
-        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
-        is_held = struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK
-        return _pid_in(fd) if is_held else None
+        return _pid_in(fd) if _is_held(fd, 0) else None
     finally:
         os.close(fd)
 
@@ -103,18 +102,31 @@ def _pid_in(fd: int) -> int | None:
 
 
 def _lock_byte(fd: int, offset: int) -> bool:
-    """Whether the byte is locked for this descriptor from here on; False at once when another has it."""
+    """Whether the byte is locked for this descriptor from here on; False at once when another has it.
+
+    POSIX lets EACCES mean that another has it, too, which must not be said of a lock that was merely forbidden.
+    """
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte(offset))
     except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
+        if error.errno == errno.EAGAIN or (error.errno == errno.EACCES and _is_held(fd, offset)):
+            return False
+        raise
     return True
 
 
 def _unlock_byte(fd: int, offset: int) -> None:
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_UNLCK, os.SEEK_SET, offset, 1, 0))
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _byte(offset, fcntl.F_UNLCK))
+
+
+def _is_held(fd: int, offset: int) -> bool:
+    """Whether another descriptor has the byte locked; nothing is taken by asking."""
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _byte(offset))
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def _byte(offset: int, kind: int = fcntl.F_WRLCK) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, offset, 1, 0)
 
 
 class FileLocks:

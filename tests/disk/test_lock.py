@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_lock_that_a_full_disk_cut_short_is_held_by_nobody(
     first = DaemonLock(str(tmp_path))
     with monkeypatch.context() as broken:
         broken.setattr(os, call, full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(OSError, match=r"No space left on device: '.*daemon.lock'"):
             first.take()
 
     again = DaemonLock(str(tmp_path))
@@ -165,6 +166,37 @@ def test_file_is_locked_between_threads(tmp_path: Path) -> None:
         thread.join()
 
     assert answers == [False]
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lock may be taken, and asking about them goes on."""
+    asks = fcntl.fcntl
+
+    def refuses(fd: int, command: int, argument: bytes) -> object:
+        if command == fcntl.F_OFD_SETLK:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return asks(fd, command, argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", refuses)
+
+
+@pytest.mark.usefixtures("forbidden")
+def test_forbidden_lock_is_not_told_as_held_by_another(tmp_path: Path) -> None:
+    """A migration once said that another agent, with its own process id, guards the folder."""
+    with FileLocks(str(tmp_path)).session() as session, pytest.raises(PermissionError):
+        session.take("users.json")
+    with pytest.raises(PermissionError):
+        DaemonLock(str(tmp_path)).take()
+
+
+def test_forbidden_lock_that_another_holds_is_held(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    locks = FileLocks(str(tmp_path))
+    with locks.session() as first, locks.session() as second:
+        first.take("users.json")
+        request.getfixturevalue("forbidden")
+
+        assert not second.take("users.json")
 
 
 def test_session_that_has_a_lock_takes_it_again(tmp_path: Path) -> None:

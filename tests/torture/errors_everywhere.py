@@ -79,19 +79,13 @@ def _end(scene: Scene, blow: Blow, ended: Ended) -> list[str]:
         and not (scene.operation.asked or (lambda _: done))(scene.place)
     ):
         found.append(f"silent: not done, and ended with 0: {said[-300:]}")
-    told = (*_IN_SQLITE, "changes_left_pending") if _is_lock(ended, blow) else _IN_SQLITE
-    if blow.code and os.strerror(blow.code) not in said and not any(text in said for text in told):
+    if blow.code and os.strerror(blow.code) not in said and not any(text in said for text in _IN_SQLITE):
         found.append(f"does not say what failed, and ended with {ended.code}: {said[-400:]}")
     if not any(name in said for name in (".json", "data", "agent.yaml", "catalog", ".lock", ".: ")):
         found.append(f"does not say where it failed: {said[-300:]}")
     if scene.operation.is_service and _loud(said) and not _trouble(scene):
         found.append(f"told of {_loud(said)}, counted nothing")
     return found
-
-
-def _is_lock(ended: Ended, blow: Blow) -> bool:
-    """Whether the error says that somebody else has the lock: the file waits then, as for a writer."""
-    return blow.code == errno.EACCES and ended.struck is not None and ended.struck.name == "fcntl"
 
 
 def _loud(said: str) -> list[str]:
