@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from agent.core.model import FileState, Grade, Signature
-from agent.disk.walk import Skipped, walk_data_files
+from agent.disk.walk import Skipped, walk_in_batches
 from agent.slices import Steps, to_the_end
 from agent.workspace import Workspace
 
-_STEP_FILES = 500
+_signature = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")  # equal to `signature_of`, and sooner there
 _UNSEEN = 0  # the fingerprint of a file that has to be looked at, whatever its signature
 
 
@@ -68,19 +69,18 @@ class Rescan:
     def steps(self) -> Steps[Findings]:
         """As `walk`; a file that is learned meanwhile may be told of once more."""
         findings = Findings()
-        config = self._ws.config
+        config, known = self._ws.config, self._known
         met: set[str] = set()
         with self._ws.data_root() as root_fd:
-            for entry in walk_data_files(root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d)):
-                if isinstance(entry, Skipped):
-                    findings.skipped.append(entry)
-                    continue
-                rel, signature = entry
-                met.add(rel)
-                if not len(met) % _STEP_FILES:
-                    yield
-                if self._known.get(rel) != _fingerprint(signature):
-                    findings.changed.append(rel)
+            for found, skipped in walk_in_batches(
+                root_fd, config.selection.is_data_file, lambda folder: not config.may_hold_data_files(folder)
+            ):
+                for rel, status in found:
+                    met.add(rel)
+                    if known.get(rel) != (hash(_signature(status)) or 1):
+                        findings.changed.append(rel)
+                findings.skipped += skipped
+                yield
             findings.files = len(met)
             findings.missing = list(self._gone(met, findings.hidden()))
             if not findings.missing:

@@ -1,10 +1,13 @@
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bench import USERS, Bench, document
 
+from agent.config.selection import Selection
+from agent.disk import walk
 from agent.disk.walk import SkipReason
 from agent.rescan import Rescan
 
@@ -110,3 +113,32 @@ def test_links_and_pipes_are_told_of_and_never_opened(tmp_path: Path) -> None:
     assert {s.rel: s.reason for s in findings.skipped} == {
         "pipe.json": SkipReason.NOT_REGULAR, "link.json": SkipReason.SYMLINK,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["{:04}.json", "{:04}.png", "{:04}.json/"])
+def test_walk_pauses_after_a_few_entries_whatever_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(walk, "BATCH_ENTRIES", 10)
+    bench = Bench(tmp_path)
+    for number in range(45):
+        path = bench.data / name.format(number)
+        path.mkdir() if name.endswith("/") else path.touch()
+    rescan, asked = Rescan(bench.ws), 0
+
+    def counted(real: Callable[[Selection, str], bool]) -> Callable[[Selection, str], bool]:
+        def ask(selection: Selection, rel: str) -> bool:
+            nonlocal asked
+            asked += 1
+            return real(selection, rel)
+
+        return ask
+
+    for question in ("is_data_file", "may_hold_data_files"):
+        monkeypatch.setattr(Selection, question, counted(getattr(Selection, question)))
+    most, before = 0, 0
+    for _ in rescan.steps():
+        most, before = max(most, asked - before), asked
+
+    assert asked >= 45
+    assert max(most, asked - before) <= 10

@@ -10,13 +10,14 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 
 from agent.core.model import Signature
 from agent.disk.beneath import open_folder
 
 DEPTH_MAX = 100  # folders below each other; each level of the current path holds two descriptors
-
+BATCH_ENTRIES = 100  # looked at between two batches, data files or not
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -52,6 +53,13 @@ class Skipped:
         return self.reason in _HIDING
 
 
+class Batch(NamedTuple):
+    """What a few entries of one folder turned out to be: data files, each with its status, and what is skipped."""
+
+    found: list[tuple[str, os.stat_result]]
+    skipped: list[Skipped]
+
+
 _HIDING = frozenset({SkipReason.UNREADABLE_FILE, SkipReason.UNREADABLE_FOLDER, SkipReason.TOO_DEEP})
 
 
@@ -67,7 +75,21 @@ def walk_data_files(
     *,
     below: str = "",
 ) -> Iterator[Found | Skipped]:
-    """Tell of every data file in the folder `below` of `root`, a path or a descriptor, in the order of the disk.
+    """Tell of every data file in the folder `below` of `root`, one by one, as `walk_in_batches`."""
+    for found, skipped in walk_in_batches(root, is_data_file, skip_folder, below=below):
+        for rel, status in found:
+            yield Found(rel, signature_of(status))
+        yield from skipped
+
+
+def walk_in_batches(
+    root: int | str,
+    is_data_file: Callable[[str], bool],
+    skip_folder: Callable[[str], bool],
+    *,
+    below: str = "",
+) -> Iterator[Batch]:
+    """Tell of every data file in the folder `below` of `root`, a path or a descriptor, a few entries at a time.
 
     Both questions are asked with a rel, always relative to `root`: `is_data_file` about every name that is no folder,
     `skip_folder` about every folder; nothing below a skipped one is named.  What vanishes meanwhile is not named,
@@ -83,24 +105,14 @@ def walk_data_files(
         levels.append(_Level(open_folder(root_fd, below), below))
         while levels:
             level = levels[-1]
-            try:
-                for entry in level.entries:
-                    rel = level.prefix + entry.name
-                    if not entry.is_dir(follow_symlinks=False):
-                        told = _look(entry, rel, is_data_file, skip_folder)
-                    elif skip_folder(rel):
-                        continue
-                    else:
-                        told = _descend(levels, entry.name, rel)
-                    if told is not None:
-                        yield told
-                    if levels[-1] is not level:
-                        break
-                else:
-                    levels.pop().close()
-            except OSError as error:  # the listing broke off: what it did not come to may be there all the same
+            if level.folders:
+                told = _descend(levels, level.folders.pop())
+                if told is not None:
+                    yield Batch([], [told])
+            elif level.is_read:
                 levels.pop().close()
-                yield Skipped(level.prefix.removesuffix("/"), SkipReason.UNREADABLE_FOLDER, error)
+            else:
+                yield _read(level, is_data_file, skip_folder)
     finally:
         for level in levels:
             level.close()
@@ -111,10 +123,12 @@ def walk_data_files(
 class _Level:
     """One folder on the path from the root to where the walk stands."""
 
-    __slots__ = ("entries", "fd", "prefix")
+    __slots__ = ("entries", "fd", "folders", "is_read", "prefix")
 
     def __init__(self, fd: int, rel: str) -> None:
         self.fd = fd
+        self.folders: list[str] = []  # met and not entered yet
+        self.is_read = False
         self.prefix = f"{rel}/" if rel else ""
         try:
             self.entries = os.scandir(fd)
@@ -128,8 +142,9 @@ class _Level:
             os.close(self.fd)
 
 
-def _descend(levels: list[_Level], name: str, rel: str) -> Skipped | None:
+def _descend(levels: list[_Level], name: str) -> Skipped | None:
     """Put the folder `name` on top of `levels`; tell why not, or nothing when it is no folder any more."""
+    rel = levels[-1].prefix + name
     if len(levels) == DEPTH_MAX:
         return Skipped(rel, SkipReason.TOO_DEEP)
     try:
@@ -141,20 +156,36 @@ def _descend(levels: list[_Level], name: str, rel: str) -> Skipped | None:
     return None
 
 
-def _look(
-    entry: os.DirEntry[str], rel: str, is_data_file: Callable[[str], bool], skip_folder: Callable[[str], bool]
-) -> Found | Skipped | None:
-    """Return what is to be told of an entry that is no folder; None when it is of no concern or gone."""
-    if not is_data_file(rel):
-        # Files behind a link to a folder look protected to a person and are not: that must not pass in silence.
-        is_linked_folder = entry.is_symlink() and entry.is_dir() and not skip_folder(rel)
-        return Skipped(rel, SkipReason.LINKED_FOLDER) if is_linked_folder else None
+def _read(level: _Level, is_data_file: Callable[[str], bool], skip_folder: Callable[[str], bool]) -> Batch:
+    """Return what the next entries of `level` are; its folders are left for later."""
+    found: list[tuple[str, os.stat_result]] = []
+    skipped: list[Skipped] = []
+    prefix, count = level.prefix, 0
     try:
-        status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return Skipped(rel, SkipReason.UNREADABLE_FILE, error)
-    if stat.S_ISREG(status.st_mode):
-        return Found(rel, signature_of(status))
-    return Skipped(rel, SkipReason.SYMLINK if stat.S_ISLNK(status.st_mode) else SkipReason.NOT_REGULAR)
+        for count, entry in enumerate(islice(level.entries, BATCH_ENTRIES), 1):  # noqa: B007  # asked for behind the loop
+            rel = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if not skip_folder(rel):
+                    level.folders.append(entry.name)
+            elif not is_data_file(rel):
+                # Files behind a link to a folder look protected to a person and are not: that must not pass in silence.
+                if entry.is_symlink() and entry.is_dir() and not skip_folder(rel):
+                    skipped.append(Skipped(rel, SkipReason.LINKED_FOLDER))
+            else:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    skipped.append(Skipped(rel, SkipReason.UNREADABLE_FILE, error))
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found.append((rel, status))
+                else:
+                    is_link = stat.S_ISLNK(status.st_mode)
+                    skipped.append(Skipped(rel, SkipReason.SYMLINK if is_link else SkipReason.NOT_REGULAR))
+        level.is_read = count < BATCH_ENTRIES
+    except OSError as error:  # the listing broke off: what it did not come to may be there all the same
+        level.is_read = True
+        skipped.append(Skipped(prefix.removesuffix("/"), SkipReason.UNREADABLE_FOLDER, error))
+    return Batch(found, skipped)
