@@ -36,7 +36,7 @@ class Compression(StrEnum):
 @contextmanager
 def open_writer(fd: int, compression: Compression) -> Iterator[IO[bytes]]:
     """Lend a stream whose bytes arrive in `fd`, compressed; all of them have when the block ends.  `fd` stays open."""
-    with _second_stream(fd, "wb") as raw:
+    with second_stream(fd, "wb") as raw:
         if compression is Compression.NONE:
             yield raw
         elif compression is Compression.GZIP:
@@ -60,8 +60,7 @@ def open_reader(fd: int, suffix: str) -> Iterator[IO[bytes]]:
     Raises (while reading):
         OSError, EOFError, zlib.error, ZstdError: see `DAMAGED`.
     """
-    with _second_stream(fd, "rb") as raw:
-        raw.seek(0)
+    with second_stream(fd, "rb", at=0) as raw:
         if suffix == ".gz":
             import gzip
 
@@ -95,11 +94,17 @@ def digest_of_stream(plain: IO[bytes]) -> str:
     return hasher.hexdigest()
 
 
-def _second_stream(fd: int, mode: str) -> IO[Any]:
-    """Return a stream of its own for the file; closing it leaves `fd` open."""
+def second_stream(fd: int, mode: str, *, at: int | None = None, buffering: int = -1) -> IO[Any]:
+    """Return a stream of its own for the file, from the byte `at` on or where `fd` stands; closing it leaves `fd` open.
+
+    Raises:
+        OSError: as dup(2) and lseek(2).  A stream asked to seek says "not seekable" instead, without an error number.
+    """
     second = os.dup(fd)
     try:
-        return os.fdopen(second, mode)
+        if at is not None:
+            os.lseek(second, at, os.SEEK_SET)
+        return os.fdopen(second, mode, buffering)
     except BaseException:
         os.close(second)
         raise

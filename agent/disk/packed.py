@@ -16,7 +16,7 @@ from typing import IO
 from agent.core.naming import Kind, display, parse_name
 from agent.core.packing import SIZE_MAX_BYTES
 from agent.disk.capture import CHUNK_BYTES
-from agent.disk.codec import DamagedError, is_damage, open_reader, zstd_module
+from agent.disk.codec import DamagedError, is_damage, open_reader, second_stream, zstd_module
 
 _MAGIC, _HEAD = 0x184D2A5C, struct.Struct("<II")
 _NOTE_MAX_BYTES = 4096
@@ -137,7 +137,8 @@ def _open_packed(fd: int, reference: bytes) -> Iterator[IO[bytes]]:
     options = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
     prefix = zstd.ZstdDict(reference, is_raw=True).as_prefix
     offset = _HEAD.size + _HEAD.unpack(os.pread(fd, _HEAD.size, 0))[1]
-    with os.fdopen(os.dup(fd), "rb", CHUNK_BYTES) as raw:
-        raw.seek(offset)
-        with zstd.ZstdFile(raw, "rb", options=options, zstd_dict=prefix) as plain:
-            yield plain
+    with (
+        second_stream(fd, "rb", at=offset, buffering=CHUNK_BYTES) as raw,
+        zstd.ZstdFile(raw, "rb", options=options, zstd_dict=prefix) as plain,
+    ):
+        yield plain

@@ -17,7 +17,7 @@ from typing import IO, cast
 
 from agent.disk.atomic import drop_cached_pages
 from agent.disk.capture import CHUNK_BYTES
-from agent.disk.codec import DamagedError, is_damage
+from agent.disk.codec import DamagedError, is_damage, second_stream
 from agent.disk.packed import Note, open_form, read_reference, write_packed, write_reference
 
 _DAMAGED = 3  # exit code: the reference or the packed bytes are not whole
@@ -144,7 +144,7 @@ def _pack(request: dict[str, str], plain_fd: int, out_fd: int, *chain: int) -> N
     os.nice(_NICE)
     plain, reference = _whole(plain_fd), read_reference(chain)
     note = Note(request["name"], hashlib.sha256(reference).hexdigest(), len(reference))
-    with os.fdopen(os.dup(out_fd), "wb") as out:
+    with second_stream(out_fd, "wb") as out:
         write_packed(out, plain, note, reference)
     del plain, reference
     _flush(out_fd)
@@ -154,7 +154,7 @@ def _pack(request: dict[str, str], plain_fd: int, out_fd: int, *chain: int) -> N
 
 def _make_reference(_request: dict[str, str], plain_fd: int, out_fd: int) -> None:
     os.nice(_NICE)
-    with os.fdopen(os.dup(out_fd), "wb") as out:
+    with second_stream(out_fd, "wb") as out:
         write_reference(out, _whole(plain_fd))
     _flush(out_fd)
     with open_form((out_fd,)) as back:
@@ -171,9 +171,8 @@ _WORK: dict[str, Callable[..., None]] = {"pack": _pack, "reference": _make_refer
 
 
 def _whole(fd: int) -> bytes:
-    with os.fdopen(os.dup(fd), "rb") as stream:
-        stream.seek(0)
-        return stream.read()
+    with second_stream(fd, "rb", at=0) as stream:
+        return bytes(stream.read())
 
 
 def _flush(fd: int) -> None:

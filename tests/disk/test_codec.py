@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import shutil
@@ -116,3 +117,17 @@ def test_full_disk_is_an_error(compression: Compression) -> None:
             out.write(os.urandom(1 << 20))
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_file_that_cannot_be_sought_in_tells_the_error_of_the_disk(suffix: str) -> None:
+    """Without its number an error passes for one of the copy itself: a start once took no second look at the copy."""
+    reader, writer = os.pipe()
+    try:
+        with pytest.raises(OSError, match="Illegal seek") as caught, open_reader(reader, suffix):
+            pass
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+    assert caught.value.errno == errno.ESPIPE
