@@ -26,7 +26,7 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyEmitter
+from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import (
     DEFAULT_EVENT_BUFFER_SIZE,
     CallbackId,
@@ -87,7 +87,7 @@ class Listening:
         InotifyMoveEventGrouper.delay = _MOVE_WAIT_S
         self._inotify = _Inotify(os.fsencode(root), skip_folder, on_loss, gathering)
         self._inotify.start()
-        self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
+        self._observer = BaseObserver(_Emitter, inotify_fd=self._inotify)
         try:
             self._observer.schedule(handler, root, recursive=True, event_filter=_KINDS)
             self._observer.start()
@@ -148,6 +148,35 @@ class Listening:
         finally:
             self._observer.unschedule(watch)
             self._inotify.exempt = None
+
+
+class _Emitter(InotifyEmitter):
+    """An emitter whose watches are ours."""
+
+    def on_thread_start(self) -> None:
+        self._inotify = _Watches(
+            self._inotify_fd,
+            os.fsencode(self.watch.path),
+            is_recursive=self.watch.is_recursive,
+            event_mask=self.get_event_mask_from_filter(),
+        )
+
+
+class _Watches(InotifyWatchGroup):
+    """The watches of one tree.  The library lists all of it for them, snapshots too, and asks of each name in turn."""
+
+    def _add_all_callbacks(self, path: bytes) -> None:
+        self._add_callback(path)
+        folders = [path] if self.is_recursive else []
+        while folders:
+            try:
+                with os.scandir(folders.pop()) as entries:
+                    below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            except OSError:  # gone, or one that could not be watched either
+                continue
+            for folder in below:
+                self._add_callback(folder)  # before it is listed, so that nothing is made in it unheard
+            folders += [folder for folder in below if folder in self._active_callbacks_by_path]
 
 
 class _Probe(FileSystemEventHandler):

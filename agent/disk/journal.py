@@ -9,7 +9,8 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from io import BytesIO
+from typing import BinaryIO, NamedTuple
 
 from agent.disk.atomic import rename_over, write_all
 from agent.disk.staging import StagedFile, StagingFolder, open_root
@@ -72,17 +73,13 @@ class Journal:
             fd = os.open(os.path.join(self._folder, JOURNAL_NAME), flags)
         except FileNotFoundError:
             return
-        wanted = f'"op":"{op}"'.encode() if op else b""
         with open(fd, "rb") as stream:
-            inode, at = os.fstat(fd).st_ino, 0
-            while line := stream.readline(_LINE_MAX_BYTES):
-                place, at = Place(inode, at), at + len(line)
-                if wanted not in line:
-                    continue
+            inode = os.fstat(fd).st_ino
+            for at, line in _lines_with(f'"op":"{op}"'.encode() if op else b"", stream):
                 with contextlib.suppress(ValueError, RecursionError):
                     record = json.loads(line)
                     if isinstance(record, dict) and op in ("", record.get("op")):
-                        yield place, record
+                        yield Place(inode, at), record
 
     def end(self) -> Place | None:
         """Return where the next line will begin; None while somebody writes one, or when there is no journal."""
@@ -166,6 +163,23 @@ class Journal:
         """A line that a crash cut short is ended, so that the next one stands alone."""
         size = os.fstat(fd).st_size
         return b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
+
+
+def _lines_with(wanted: bytes, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield every line that holds `wanted`, and where it begins.
+
+    What holds none is passed over in large pieces: each start looks for a few lines among those of all snapshots.
+    """
+    at = 0
+    while piece := stream.read(_CHUNK_BYTES):
+        piece += stream.readline(_LINE_MAX_BYTES)
+        if wanted not in piece:
+            at += len(piece)
+            continue
+        for line in BytesIO(piece):
+            if wanted in line and len(line) <= _LINE_MAX_BYTES:
+                yield at, line
+            at += len(line)
 
 
 def _in_chunks(records: Iterable[Record]) -> Iterator[bytes]:

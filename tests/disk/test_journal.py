@@ -285,3 +285,19 @@ def test_two_processes_and_replacements_lose_no_record(state: Path) -> None:
     for line in (state / JOURNAL_NAME).read_bytes().splitlines():
         json.loads(line)
     assert told <= {*range(1000, 1050), *range(2000, 2050)}
+
+
+@pytest.mark.parametrize("chunk", [1, 30, 100, 1000])
+def test_place_of_a_record_is_where_its_line_begins_however_the_journal_is_read(
+    state: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(journal_module, "_CHUNK_BYTES", chunk)
+    journal = Journal(str(state))
+    for number in range(20):
+        journal.append_durably({"op": "swap" if number % 7 == 0 else "publish", "n": number, "at": "\r" * number})
+    whole = (state / JOURNAL_NAME).read_bytes()
+
+    told = list(journal.read_with_places("swap"))
+
+    assert [record["n"] for _, record in told] == [0, 7, 14]
+    assert [json.loads(whole[place.offset :].split(b"\n")[0]) for place, _ in told] == [record for _, record in told]

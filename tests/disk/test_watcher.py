@@ -316,6 +316,23 @@ def test_skipped_folders_cost_no_watch_and_give_no_hint(root: Path) -> None:
     assert health.alive
 
 
+def test_skipped_folders_are_not_even_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "guilds" / "1").mkdir(parents=True)
+    (root / "backups" / "guilds" / "1").mkdir(parents=True)
+    listed, scandir = [], os.scandir
+
+    def list_folder(path: bytes) -> Iterator[os.DirEntry[bytes]]:
+        listed.append(os.fsdecode(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", list_folder)
+    bench = Bench(root)
+    bench.watcher.start()
+    bench.watcher.stop()
+
+    assert listed == [str(root), str(root / "guilds"), str(root / "guilds" / "1")]
+
+
 def test_burst_of_writes_is_one_wake_and_one_entry(bench: Bench) -> None:
     bench.forget()
     bench.woken.clear()
