@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from agent import __version__
-from agent.commands.caller import add_config_options, pasteable, read_config, remember_caller
-from agent.config import Config, load_config
+from agent.commands.caller import add_config_options, pasteable
+from agent.commands.config_source import ConfigSource
+from agent.config import Config
 from agent.core.errors import AgentError
 from agent.core.notice import Notice
 from agent.logs import configure_logs, get_logger
@@ -40,32 +41,13 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 def run(args: argparse.Namespace) -> int:
     """Run the daemon; return its exit code."""
     args.data_dir = args.folder or args.data_dir
-    asked = argparse.Namespace(**vars(args))
-    found: list[str] = []
-    config = read_config(args, found.append)
-    if args.config is None:
-        args.data_dir = config.data_dir
-    remember_caller(*(path and os.path.abspath(path) for path in (args.config, args.data_dir)))
-
-    works_by = args.config and os.path.abspath(args.config)
-    read_last: str | None = works_by
+    source, metrics = ConfigSource(args), Metrics(__version__)
+    config, found = source.first()
     web: WebServer | None = None
     wants_metrics = False
 
-    def load() -> Config:
-        """Read the config anew; without one, look for it where a start would."""
-        nonlocal read_last
-        if works_by is not None:
-            return load_config(works_by, asked.data_dir, os.environ)
-        again = argparse.Namespace(**vars(asked))
-        config = read_config(again, lambda told: get_logger().info("config_found", detail=told))
-        read_last = again.config and os.path.abspath(again.config)
-        return config
-
     def about() -> dict[str, str | None]:
-        return {"config": works_by, "metrics": "unavailable" if wants_metrics and web is None else None}
-
-    metrics = Metrics(__version__)
+        return {**source.about(), "metrics": "unavailable" if wants_metrics and web is None else None}
 
     def tell_failure(receiver: str, why: str) -> None:
         get_logger().warning("notification_failed", receiver=receiver, error=why)
@@ -73,10 +55,9 @@ def run(args: argparse.Namespace) -> int:
     notifier = Notifier(metrics.notifications.inc, tell_failure)
 
     def apply(config: Config) -> None:
-        nonlocal works_by, wants_metrics
-        works_by, wants_metrics = read_last, config.metrics.address is not None
-        if works_by is not None:
-            remember_caller(works_by, asked.data_dir and os.path.abspath(asked.data_dir))
+        nonlocal wants_metrics
+        source.adopt()
+        wants_metrics = config.metrics.address is not None
         log, wish = config.log, config.notify
         configure_logs(log.format, log.level, sys.stderr, on_drop=metrics.log_lines_dropped.inc, hints=pasteable)
         receivers = Receivers(wish.urls, wish.command, frozenset(wish.events), wish.min_interval_s)
@@ -88,10 +69,9 @@ def run(args: argparse.Namespace) -> int:
     apply(config)
     for told in found:
         get_logger().info("config_found", detail=told)
-    if args.config is None:
+    if source.path is None:
         os.makedirs(config.data_dir, exist_ok=True)
-
-    service = Service(config, metrics, SystemClock(), reload=load, apply=apply, notify=tell_people, about=about)
+    service = Service(config, metrics, SystemClock(), reload=source.again, apply=apply, notify=tell_people, about=about)
     web = _serve(config, metrics, service)
     try:
         return service.run()

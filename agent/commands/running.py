@@ -3,6 +3,7 @@
 import os
 
 from agent.commands.caller import CONFIG_NAME
+from agent.config.fingerprint import fingerprint
 from agent.core.naming import display
 from agent.core.paste import shell_word
 from agent.disk.lock import daemon_about, daemon_pid
@@ -18,6 +19,9 @@ def doubts_of_daemon(state_dir: str, config: str | None) -> list[tuple[str, str,
         named = display(theirs) if theirs else "no config file"
         what = f"the running agent works by {named}, this command by {display(config) if config else 'none'}"
         doubts.append(("running config", what, _step(state_dir, theirs, config)))
+    elif theirs and _was_changed(theirs, about.get("fingerprint")):
+        what = f"{display(theirs)}, or a schema that it names, was changed after the agent read it"
+        doubts.append(("running config", what, f"{step_after_new_config(state_dir, theirs)}, or reload its service"))
     if about.get("metrics"):
         what = "the running agent serves no metrics: another program had the port when it started"
         doubts.append(("metrics", what, "set metrics.listen to a free port, or `off`, and restart the agent"))
@@ -39,6 +43,11 @@ def _step(state_dir: str, theirs: str | None, ours: str | None) -> str:
     if theirs:
         return f"say --config {shell_word(theirs)}, or restart the agent with the config that is meant"
     return step_after_new_config(state_dir, ours or "") or ""
+
+
+def _was_changed(path: str, was: str | None) -> bool:
+    now = fingerprint(path, os.environ)
+    return None not in (was, now) and was != now
 
 
 def _would_be_found(pid: int, path: str) -> bool:

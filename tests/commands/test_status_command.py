@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -230,3 +231,22 @@ def test_folder_without_any_snapshot_is_one_line(place: Place) -> None:
     _, out, _ = place.run("status")
 
     assert f"{place.data}/: 5 files without a snapshot yet" in out
+
+
+def test_config_changed_after_the_agent_read_it_is_told_until_it_is_reloaded(place: Place) -> None:
+    def told() -> list[str]:
+        doubts: list[str] = place.json("status")[1]["agent_doubts"]
+        return doubts
+
+    with place.daemon():
+        before, pid = told(), place.json("status")[1]["daemon_pid"]
+        place.configure("recovery: {on_corrupt: alert}")
+        changed, out = told(), place.run("status")[1]
+        _, examined, _ = place.run("doctor")
+        os.kill(pid, signal.SIGHUP)
+        place.wait(lambda: not told())
+
+    assert before == []
+    assert changed == [f"{place.root}/agent.yaml, or a schema that it names, was changed after the agent read it"]
+    assert f"next: kill -HUP {pid}, or reload its service" in out
+    assert "was changed after the agent read it" in examined
