@@ -152,7 +152,7 @@ def know_references(ws: Workspace) -> None:
     there = dict(_found(ws))
     for rel in ws.catalog.referenced_files():
         for name in ws.catalog.references(rel):
-            if there.pop(name, None) is None and stored_bytes(ws.store.path, name) is None:  # a command makes them too
+            if name not in there and stored_bytes(ws.store.path, name) is None:  # a command makes them too
                 ws.catalog.forget_reference(rel, name)
     for name, (rel, size) in there.items():
         ws.catalog.add_reference(rel, name, size)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from agent.commands.caller import pasteable, read_config
 from agent.commands.examine_files import examine_files
 from agent.commands.examine_folders import examine_folders
+from agent.commands.examine_packing import examine_packing
 from agent.commands.examine_service import examine_service
 from agent.commands.finding import Case, Finding, Level, fail, ok
 from agent.commands.session import add_verb
@@ -72,7 +73,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
         seen = survey(config)
         with _catalog(config) as catalog:
             case = Case(config, SystemClock().utc(), seen, catalog, daemon_pid(config.state_dir), args.config)
-            for part in (examine_folders, examine_files, examine_service):
+            for part in (examine_folders, examine_files, examine_packing, examine_service):
                 yield from part(case)
     except OSError as error:
         where = display(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "a folder"

@@ -295,6 +295,10 @@ class Catalog:
         """Return the names of the references of `rel`."""
         return [path(row[0]) for row in self._read("SELECT name FROM packs WHERE rel=?", (os.fsencode(rel),))]
 
+    def reference_sizes(self) -> dict[str, int]:
+        """Return the name of every reference, and how many bytes it takes on disk."""
+        return {path(name): int(stored) for name, stored in self._read("SELECT name, stored FROM packs")}
+
     def referenced_files(self) -> list[str]:
         """Return every file that has references."""
         return [path(row[0]) for row in self._read("SELECT DISTINCT rel FROM packs")]

@@ -1,5 +1,6 @@
 import errno
 import os
+import random
 import shutil
 import sqlite3
 from contextlib import closing
@@ -325,3 +326,26 @@ def test_backups_beside_the_data_are_told_and_one_that_counts_as_data_is_a_warni
     place.write("users_backup_old.json", [1])
 
     assert examined(place)[1]["older backups"] == "warn"
+
+
+def test_reference_of_packed_snapshots_that_is_cut_short_or_gone_fails(place: Place) -> None:
+    place.configure("backup: {compression: zstd, packing: true}")
+    chance = random.Random(7)
+    keys = [f"{chance.randrange(16**64):064x}" for _ in range(300)]
+    for state in range(6):
+        place.write("users.json", {"state": state, **dict.fromkeys(keys, state)})
+        place.run("snapshot")
+    before = examined(place)[1].get("packing")
+    place.run("prune", "--yes")
+    _, whole, _ = place.run("doctor")
+    reference = next((place.backups / "_reference").iterdir())
+    reference.write_bytes(reference.read_bytes()[:-1])
+    cut = examined(place)
+    reference.unlink()
+    code, gone, _ = place.run("doctor")
+
+    assert before is None
+    assert "OK    packing          1 reference of packed snapshots, all there" in whole
+    assert (cut[0], cut[1]["packing"]) == (code, "fail") == (3, "fail")
+    assert f"FAIL  packing          _reference/{reference.name} is gone: 3 packed against such cannot be opened" in gone
+    assert "next: backup-agent verify" in gone
