@@ -177,7 +177,7 @@ def test_last_snapshots_take_what_is_pending_and_what_no_event_told(days: Days) 
 
 def test_change_during_a_long_walk_does_not_wait_for_its_end(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.slices._SLICE_S", 0.0)
-    monkeypatch.setattr("agent.rescan._STEP_FILES", 1)
+    monkeypatch.setattr("agent.disk.walk.BATCH_ENTRIES", 1)
     for rel in ("a.json", "b.json", "c.json"):
         days.bench.write(document(1), rel)
     days.bench.write(document(2))
