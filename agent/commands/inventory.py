@@ -1,6 +1,7 @@
 """What is known of every data file, from folder, catalog and snapshots together; for the commands that list."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -53,3 +54,9 @@ def take_inventory(session: Session) -> list[Entry]:
         if snapshot.grade is Grade.GOOD:
             entry.newest_good = snapshot
     return [entries[rel] for rel in sorted(entries)]
+
+
+def by_grade_of(entries: Iterable[Entry]) -> str:
+    """Return how many files there are of each grade, but for those that are gone for good: `3 good, 1 missing`."""
+    grades = Counter(entry.grade for entry in entries if entry.grade != "gone")
+    return ", ".join(f"{count:,} {grade}" for grade, count in sorted(grades.items()))

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator, Sequence
 
-from agent.commands.inventory import Entry, take_inventory
+from agent.commands.inventory import Entry, by_grade_of, take_inventory
 from agent.commands.names import Meant, meant_by
 from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import (
@@ -75,6 +75,8 @@ def _list_files(session: Session, folder: Meant | None, *, as_json: bool) -> Non
     headers = ("FILE", "STATE", "LAST GOOD", "GOOD", "SUSPECT", "QUARANTINED", "NEWEST SNAPSHOT")
     for line in table(headers, rows, right=(3, 4, 5)):
         say(line)
+    last_seen = "" if session.daemon else "; no agent runs, so this is as last seen: `backup-agent check` looks now"
+    advise(f"{counted(len(entries), 'file')}: {by_grade_of(entries) or 'gone, and snapshots left'}{last_seen}")
 
 
 def _file_as_json(entry: Entry) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from agent.commands.advice import Step, step_for
-from agent.commands.inventory import Entry, take_inventory
+from agent.commands.inventory import Entry, by_grade_of, take_inventory
 from agent.commands.running import doubts_of_daemon
 from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import advise, age, counted, iso_time, local_time, print_json, say, size
@@ -68,20 +68,16 @@ def _print(session: Session, entries: list[Entry], problems: list[Entry], doubts
         say(f"  next: {step}")
     if pause := session.ws.pause():
         advise(f"healing:    paused until {local_time(pause.ends_at)}; `backup-agent resume` ends that")
-    grades = Counter(entry.grade for entry in entries if entry.grade != "gone")
-    say(f"files:      {', '.join(f'{count:,} {grade}' for grade, count in sorted(grades.items())) or 'none'}")
-    last = _last_good(entries)
-    since = ", and unchanged since" if _are_unchanged(session, entries) else ""
+    changed = _changed_count(session, entries)
+    news = f"; {changed:,} changed since then, and not looked at yet" if changed else ""
+    say(f"files:      {by_grade_of(entries) or 'none'}{news}")
+    last, all_good = _last_good(entries), all(entry.grade in ("good", "gone") for entry in entries)
+    since = ", and unchanged since" if all_good and not changed else ""
     say(f"last good:  {f'{local_time(last)}, {age(last, now)}{since}' if last else 'never'}")
     counts, stored = session.ws.catalog.count_snapshots()
     by_grade = ", ".join(f"{count:,} {grade}" for grade, count in sorted(counts.items())) or "none"
     say(f"snapshots:  {by_grade}; {size(stored)} in {display(session.config.backup_dir)}")
-    taken = _taken(session)
-    quarantined = f"; of the snapshots {size(taken['quarantine_bytes'])} are in _quarantine"
-    say(
-        f"also:       {size(taken['originals_bytes'])} of originals in _migration,"
-        f" {size(taken['state_bytes'])} of notes in .agent{quarantined if taken['quarantine_bytes'] else ''}"
-    )
+    say(f"also:       {_also_taken(_taken(session))}")
     room = room_of(session.ws)
     low = f", low: less than {size(room.low_bytes)}" if room.is_low(was_low=False) else ""
     say(f"free:       {size(room.free_bytes)} beside them{low}")
@@ -138,21 +134,18 @@ def _step(entry: Entry) -> Step:
     return step_for(Outcome(entry.rel, Ending.LEFT, grade=state.grade, left_why=reason))
 
 
-def _are_unchanged(session: Session, entries: list[Entry]) -> bool:
-    """Whether every file is good, and as it was when that was seen: an unchanged file is not read again."""
+def _changed_count(session: Session, entries: list[Entry]) -> int:
+    """How many files were good when they were seen, and are not as they were then."""
+    count = 0
     for entry in entries:
-        if entry.grade == "gone":
+        if entry.state is None or entry.state.grade is not Grade.GOOD:
             continue
-        state = entry.state
-        if state is None or state.grade is not Grade.GOOD or state.signature is None:
-            return False
         try:
-            status = os.lstat(os.path.join(session.config.data_dir, entry.rel))
+            now = signature_of(os.lstat(os.path.join(session.config.data_dir, entry.rel)))
         except OSError:
-            return False
-        if signature_of(status) != state.signature:
-            return False
-    return True
+            now = None
+        count += now is None or now != entry.state.signature
+    return count
 
 
 def _last_good(entries: list[Entry]) -> datetime | None:
@@ -170,6 +163,15 @@ def _taken(session: Session) -> dict[str, int]:
     }
 
 
+def _also_taken(taken: dict[str, int]) -> str:
+    parts = [f"{size(taken['state_bytes'])} of the agent's notes in .agent"]
+    if taken["originals_bytes"]:
+        parts.insert(0, f"{size(taken['originals_bytes'])} of originals in _migration")
+    if taken["quarantine_bytes"]:
+        parts.append(f"and of the snapshots {size(taken['quarantine_bytes'])} are in _quarantine")
+    return ", ".join(parts)
+
+
 def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> dict[str, object]:
     counts, stored = session.ws.catalog.count_snapshots()
     room = room_of(session.ws)
@@ -179,6 +181,7 @@ def _as_json(session: Session, entries: list[Entry], problems: list[Entry]) -> d
         "paused_until": iso_time(pause.ends_at) if (pause := session.ws.pause()) else None,
         "data_dir": session.config.data_dir,
         "backup_dir": session.config.backup_dir,
+        "changed_files": _changed_count(session, entries),
         "files": dict(sorted(Counter(entry.grade for entry in entries if entry.grade != "gone").items())),
         "last_good_at": iso_time(_last_good(entries)),
         "given_up": session.ws.catalog.count_given_up(),

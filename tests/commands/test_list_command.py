@@ -122,3 +122,14 @@ def test_each_snapshot_shows_what_came_or_went_since_the_one_before(place: Place
     assert "same size" in out[1]
     assert "-1 record, -9 bytes" in out[2]
     assert [(s["records_change"], s["bytes_change"]) for s in place.snapshots()] == [(0, 0), (-1, -9), (None, None)]
+
+
+def test_list_of_files_ends_with_how_many_are_how_and_when_that_was_seen(place: Place) -> None:
+    place.write("shop.json", USERS)
+    place.run("snapshot")
+    (place.data / "shop.json").unlink()
+
+    _, out, _ = place.run("list")
+
+    last = out.splitlines()[-1]
+    assert last.startswith("2 files: 1 good, 1 missing; no agent runs, so this is as last seen: `backup-agent check")

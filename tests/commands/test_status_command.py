@@ -64,7 +64,7 @@ def test_what_lies_beside_the_snapshots_is_told(place: Place) -> None:
     assert told["state_bytes"] >= (place.backups / ".agent/catalog.sqlite3").stat().st_size
     assert place.json("status")[1]["originals_bytes"] == linked + original
     assert "of originals in _migration, " in out
-    assert "of notes in .agent; of the snapshots 1 B are in _quarantine" in out
+    assert "of the agent's notes in .agent, and of the snapshots 1 B are in _quarantine" in out
 
 
 def test_each_problem_has_its_next_step(place: Place) -> None:
@@ -144,8 +144,11 @@ def test_files_that_nobody_changed_are_told_as_unchanged_since_they_were_good(pl
     assert ", and unchanged since" in place.run("status")[1]
 
     place.write("users.json", LATER)
+    out, told = place.run("status")[1], place.json("status")[1]
 
-    assert ", and unchanged since" not in place.run("status")[1]
+    assert ", and unchanged since" not in out
+    assert "files:      1 good; 1 changed since then, and not looked at yet" in out
+    assert told["changed_files"] == 1
 
 
 def test_config_written_while_the_agent_runs_is_told_and_taken_up_by_sighup(place: Place) -> None:
