@@ -17,8 +17,9 @@ from agent.core.guard import SuspectThresholds
 from agent.core.model import CheckResult, CheckSpec, Grade
 from agent.core.naming import format_stamp, next_stamp
 from agent.core.retention import RetentionPolicy
-from agent.disk.catalog import FORMAT_VERSION, Catalog, set_aside
+from agent.disk.catalog import Catalog
 from agent.disk.codec import Compression
+from agent.disk.database import FORMAT_VERSION, set_aside
 from agent.disk.journal import Journal
 from agent.disk.lock import FileLocks
 from agent.disk.pause import Pause, pause_in_effect

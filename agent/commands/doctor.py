@@ -22,7 +22,8 @@ from agent.config import Config
 from agent.core.errors import AgentError, ConfigError, UsageError
 from agent.core.naming import display
 from agent.disk import lease
-from agent.disk.catalog import CATALOG_NAME, Catalog
+from agent.disk.catalog import Catalog
+from agent.disk.database import CATALOG_NAME
 from agent.disk.lock import daemon_pid
 from agent.workspace import SystemClock
 

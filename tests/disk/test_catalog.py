@@ -14,7 +14,8 @@ import pytest
 
 from agent.core.errors import FormatVersionError
 from agent.core.model import CaptureMode, FileState, Grade, Ownership, Reason, Shape, Signature, Snapshot
-from agent.disk.catalog import CATALOG_NAME, Catalog, set_aside
+from agent.disk.catalog import Catalog
+from agent.disk.database import CATALOG_NAME, set_aside
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 REL = "sub/caf\udce9.json"

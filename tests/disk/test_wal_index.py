@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from agent.disk import wal_index
-from agent.disk.catalog import CATALOG_NAME, Catalog
+from agent.disk.catalog import Catalog
+from agent.disk.database import CATALOG_NAME
 
 
 def test_index_of_an_open_catalog_has_all_its_blocks(tmp_path: Path) -> None:
