@@ -12,6 +12,7 @@ from agent.core.decide import Circumstances, Decision, LeaveAlone, LeftWhy, deci
 from agent.core.guard import find_collapse
 from agent.core.model import CheckResult, FileState, Grade, Snapshot
 from agent.core.settle import Due
+from agent.disk.atomic import is_disk_full
 from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
 from agent.disk.publish import Prepared
 from agent.disk.staging import StagingFolder
@@ -111,6 +112,9 @@ class Looker:
         except FileNotFoundError:
             self._decide_missing(root_fd, look, at_gate=at_gate)
         except OSError as error:
+            if is_disk_full(error):  # for the private copy of a large file, which would be its snapshot
+                look.end(Ending.REFUSED, error=error)
+                return look
             self.set_state(look, Grade.UNREADABLE)
             look.end(Ending.UNREADABLE, error=error, is_news=look.is_news(Grade.UNREADABLE))
         return look

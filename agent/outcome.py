@@ -20,7 +20,7 @@ class Ending(StrEnum):
     LEFT = "left"  # damaged, and left for a person
     SKIPPED = "skipped"  # no regular file
     UNREADABLE = "unreadable"
-    REFUSED = "refused"  # good, but the snapshot could not be written
+    REFUSED = "refused"  # the snapshot could not be written; no grade: not even the copy that is checked
     HEALED = "healed"
     RACED = "raced"  # the bot wrote while a heal was on its way
     HEAL_FAILED = "heal_failed"

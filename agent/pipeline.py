@@ -5,7 +5,6 @@ in `look.py`.  A file that is to be healed leaves here as `Ending.DAMAGED` and g
 once more before it acts.
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from agent.core.errors import SpaceBudgetError
 from agent.core.model import Grade, Problem, Reason
 from agent.core.naming import display, next_stamp
 from agent.core.settle import Due
+from agent.disk.atomic import is_disk_full
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
 from agent.disk.lock import LockSession
 from agent.disk.publish import Draft, Prepared, Refused
@@ -96,7 +96,7 @@ class Pipeline:
         """Add to `looks` until they hold as much in memory as is good; return whether more may wait."""
         held_bytes = 0
         for due in waiting:
-            look = self._looker.look(root_fd, staging, due, at_gate=at_gate, locked=locks.take(due.rel))
+            look = self._look(root_fd, staging, due, locks, at_gate=at_gate)
             looks.append(look)
             self._progress()
             if look.capture is not None and isinstance(look.capture.content, bytes):
@@ -104,6 +104,21 @@ class Pipeline:
             if held_bytes > _HELD_MAX_BYTES:
                 return True
         return False
+
+    def _look(self, root_fd: int, staging: StagingFolder, due: Due, locks: LockSession, *, at_gate: bool) -> Look:
+        """Where the disk has no room for the copy that is checked, the space budget makes some, and we look again."""
+        look = self._looker.look(root_fd, staging, due, at_gate=at_gate, locked=locks.take(due.rel))
+        if look.outcome is None or look.outcome.ending is not Ending.REFUSED:
+            return look
+        try:
+            size = os.stat(due.rel, dir_fd=root_fd, follow_symlinks=False).st_size
+            thinned, _ = make_room(self._ws, size, locks=locks, held={due.rel})
+        except OSError:
+            return look  # it is told already that there is no room
+        if thinned:
+            look = self._looker.look(root_fd, staging, due, at_gate=at_gate, locked=True)
+            look.thinned_count = thinned
+        return look
 
     # publish or hold
 
@@ -154,9 +169,8 @@ class Pipeline:
             size = look.capture.signature.size_bytes if look.capture else 0
             there = size if look.is_on_disk else 0
             try:
-                look.thinned_count, short = make_room(
-                    self._ws, need + size, locks=locks, written_bytes=written + there, held=held
-                )
+                thinned, short = make_room(self._ws, need + size, locks=locks, written_bytes=written + there, held=held)
+                look.thinned_count += thinned
             except OSError as error:
                 self._refuse(look, draft, error)
                 continue
@@ -250,8 +264,7 @@ class Pipeline:
 
 def _lacked_room(prepared: Future[Prepared]) -> bool:
     """Whether the disk was full; the budget is about to make room, so the copy is worth another try."""
-    error = prepared.exception()
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return is_disk_full(prepared.exception())
 
 
 def _is_bad(look: Look) -> bool:

@@ -9,6 +9,7 @@ from agent.core.model import CaptureMode, Grade, HealAction, Problem
 from agent.core.naming import display
 from agent.core.notice import Notice
 from agent.core.paste import shell_word
+from agent.disk.atomic import is_disk_full
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import CaptureResult, Deletion, HealResult, Operation, Refusal, Skip
@@ -23,7 +24,6 @@ _CAPTURED = {
 _NOT_CAPTURED = frozenset({Ending.SKIPPED, Ending.FORGOTTEN, Ending.HEALED, Ending.RACED, Ending.HEAL_FAILED})
 _SKIPS = {skip.value: skip for skip in Skip}
 _PROBLEMS_SHOWN = 3
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = {
     LeftWhy.NEVER_GOOD: "no good state of it was ever seen: try `backup-agent repair {file}`, else mend it by hand",
     LeftWhy.POLICY: (
@@ -66,7 +66,8 @@ class Recorder:
 
     def _count(self, o: Outcome) -> None:
         metrics = self._metrics
-        if o.grade is not Grade.MISSING and o.ending not in _NOT_CAPTURED:
+        had_no_room = o.ending is Ending.REFUSED and o.grade is None
+        if o.grade is not Grade.MISSING and o.ending not in _NOT_CAPTURED and not had_no_room:
             metrics.captures.inc(_CAPTURED.get(o.ending, CaptureResult.OK))
         if o.lease_broken:
             metrics.leases_broken.inc()
@@ -216,7 +217,11 @@ class Recorder:
         if not isinstance(o.error, SpaceBudgetError):
             self._metrics.io_errors.inc(Operation.PUBLISH)
         self._log.error(
-            "snapshot_refused", file=o.rel, grade=str(o.grade), problems=_shown(o.problems), **error_fields(o.error)
+            "snapshot_refused",
+            file=o.rel,
+            grade=str(o.grade) if o.grade else None,
+            problems=_shown(o.problems),
+            **error_fields(o.error),
         )
         if refusal_of(o.error) in (Refusal.BUDGET, Refusal.DISK_FULL):
             self._alert(o, error_fields(o.error).get("hint", ""))
@@ -282,8 +287,7 @@ def refusal_of(error: Exception | None) -> Refusal:
         return Refusal.BUDGET
     if isinstance(error, ReadBackError):
         return Refusal.READ_BACK
-    full = isinstance(error, OSError) and error.errno in _FULL
-    return Refusal.DISK_FULL if full else Refusal.IO
+    return Refusal.DISK_FULL if is_disk_full(error) else Refusal.IO
 
 
 def error_fields(error: Exception | None) -> dict[str, str]:
@@ -291,7 +295,7 @@ def error_fields(error: Exception | None) -> dict[str, str]:
     fields = {"error": _error(error) or ""}
     if isinstance(error, AgentError):
         fields["hint"] = error.hint
-    elif isinstance(error, OSError) and error.errno in _FULL:
+    elif is_disk_full(error):
         fields["hint"] = "free space on that disk; it is tried again by itself"
     elif isinstance(error, OSError):
         fields["hint"] = "nothing was changed; it is tried again by itself"

@@ -161,7 +161,7 @@ class Verifier:
         if result is not None and result.grade is not Grade.GOOD:
             problems = "; ".join(map(str, result.problems[:2]))
             self._find(Trouble.NOT_GOOD, rel, None, f"the live file is {result.grade}: {problems}")
-        elif outcome is not None and outcome.ending in (Ending.UNREADABLE, Ending.SKIPPED):
+        elif outcome is not None and outcome.ending in (Ending.UNREADABLE, Ending.SKIPPED, Ending.REFUSED):
             why = outcome.error or outcome.detail.replace("_", " ")
             self._find(Trouble.UNREADABLE, rel, None, f"the live file cannot be read: {why}")
         elif result is None and (outcome is None or outcome.grade is Grade.MISSING) and past is not None:

@@ -6,6 +6,7 @@ from agent.commands.caller import pasteable
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade
 from agent.core.paste import shell_word
+from agent.disk.atomic import is_disk_full
 from agent.outcome import Ending, Outcome
 
 _BY_REASON = {
@@ -20,6 +21,7 @@ _BY_GRADE = {
     Grade.INVALID: "`backup-agent repair {name}` keeps its newer data; else `backup-agent restore {name}`",
     Grade.UNREADABLE: "the user of the agent must be able to read it",
 }
+_FULL = "free space on the disk of the backups"
 _OF_PART = {  # of a folder with other files, which a command for the folder would touch as well
     Grade.MISSING: "`backup-agent restore {name} --dry-run` shows what that would put back, all in all",
     Grade.CORRUPT: "`backup-agent restore {name} --dry-run` shows what that would put back, all in all; or"
@@ -45,6 +47,8 @@ class Step:
 
 def step_for(outcome: Outcome) -> Step:
     """Return the one next step."""
+    if is_disk_full(outcome.error):
+        return Step(_FULL, of_part=_FULL)
     never_there = outcome.grade is Grade.MISSING and outcome.left_why is LeftWhy.NEVER_GOOD
     if outcome.left_why in _BY_REASON and not never_there:
         step = _BY_REASON[outcome.left_why]

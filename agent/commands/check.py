@@ -236,7 +236,8 @@ def _state(outcome: Outcome) -> str:
     if outcome.ending is Ending.SKIPPED:
         return f"no data file ({outcome.detail.replace('_', ' ')})"
     if outcome.ending is Ending.REFUSED:
-        return "good, but no snapshot could be written"
+        refused = f"{outcome.grade}, but no snapshot could be written"
+        return refused if outcome.grade else "not checked: no room for a copy of it"
     if outcome.detail == "late_write":
         return f"written to while it was restored; that state is kept as {display(outcome.quarantined or '')}"
     written = ", and being written" if outcome.ending is Ending.WAITING else ""

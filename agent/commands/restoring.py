@@ -77,8 +77,7 @@ def plan_file(session: Session, wish: Wish) -> Plan:
     """Look at the live file and choose; nothing is changed."""
     snapshot = next((s for s in wish.candidates if session.ws.store.is_intact(s)), None)
     with one_look(session.ws, wish.rel, at_gate=False) as (_, look):
-        caught = look.capture
-        state = look.result.grade if look.result else look.outcome.grade if look.outcome else Grade.MISSING
+        caught, state = look.capture, look.result.grade if look.result else _unseen(look.outcome)
         is_same = caught is not None and snapshot is not None and caught.digest == snapshot.digest
         is_settled = is_same and look.past is not None and look.past.grade is Grade.GOOD
     if wish.then in (Then.NOT_YET, Then.GONE):
@@ -87,7 +86,14 @@ def plan_file(session: Session, wish: Wish) -> Plan:
         fate = Fate.NOTHING
     else:
         fate = Fate.UNCHANGED if is_settled else Fate.RESTORED
-    return Plan(wish, fate, snapshot, str(state or Grade.MISSING))
+    return Plan(wish, fate, snapshot, str(state))
+
+
+def _unseen(outcome: Outcome | None) -> Grade | Ending:
+    """How a file is called that a look saw no bytes of."""
+    if outcome is None or outcome.ending is Ending.FORGOTTEN:
+        return Grade.MISSING
+    return outcome.grade or outcome.ending
 
 
 def nothing_to_restore(wish: Wish) -> NoRestorePointError:

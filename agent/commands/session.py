@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import os
 import sqlite3
 import stat
@@ -17,6 +16,7 @@ from agent.config import Config
 from agent.core.errors import AgentError, LockHeldError, UsageError
 from agent.core.naming import display
 from agent.disk import lease
+from agent.disk.atomic import is_disk_full
 from agent.disk.lock import DaemonLock, daemon_pid
 from agent.healing import Healer
 from agent.outcome import SOON, Ending, Outcome
@@ -102,8 +102,11 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
     except OSError as error:
         name = error.filename if isinstance(error.filename, str | bytes) else config.backup_dir
         where = f"{display(os.fsdecode(name))}: "
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free space on that disk" if full else "run it as the user of the bot, who owns data and backups"
+        hint = (
+            "free space on that disk"
+            if is_disk_full(error)
+            else "run it as the user of the bot, who owns data and backups"
+        )
         raise FolderError(f"{where}{error.strerror or error}", hint=hint) from error
     except sqlite3.Error as error:
         raise FolderError(

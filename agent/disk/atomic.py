@@ -94,6 +94,11 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether a disk, or a quota, has no room left: no reading of a file says so, only a writing."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def flush(fds: Sequence[int]) -> dict[int, OSError]:
     """Make every file durable; return the descriptors that could not be, with the error of each.
 
