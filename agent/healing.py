@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from agent.adoption import adopt_unknown
 from agent.bot import BotCommandError, BotRun, OnRun, bot_stopped, start_if_left_stopped
 from agent.core.decide import Heal, LeftWhy, heals_in_window
 from agent.core.model import FileState, Grade, HealAction, Reason
@@ -17,7 +18,6 @@ from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome
 from agent.pipeline import Pipeline
 from agent.putback import Displaced, Judged, PutBack, keep_copy, keep_late_write, put_back
-from agent.recover import adopt_unknown
 from agent.rotation import bound_aside
 from agent.workspace import Workspace
 
@@ -97,7 +97,7 @@ class Healer:
         cures = Cures(self._ws, look, decision)
         try:
             used = self._first_that_works(root_fd, look.rel, cures, judged)
-            if used is None and adopt_unknown(self._ws).adopted:  # someone else may have put copies there
+            if used is None and adopt_unknown(self._ws).snapshots:  # someone else may have put copies there
                 look.snapshots = self._ws.catalog.snapshots(look.rel)
                 used = self._first_that_works(root_fd, look.rel, cures, judged)
             if used is None and cures.failure is not None:

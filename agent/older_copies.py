@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.adoption import CLOCK_SLACK, adopted_grade
 from agent.checks import check
 from agent.config import Config
 from agent.core.copies import OLD_FOLDERS, parse_copy, without_old_folder
@@ -19,7 +20,6 @@ from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, NotADataFileErr
 from agent.disk.publish import Draft
 from agent.disk.staging import StagedFile, StagingFolder, open_root
 from agent.disk.walk import Found, Skipped, walk_data_files
-from agent.recover import CLOCK_SLACK, adopted_grade
 from agent.workspace import Workspace
 
 _KEPT = (Grade.GOOD, Grade.SUSPECT)

@@ -6,6 +6,7 @@ Both go on in slices between the rounds, and keep within their share of a core b
 from collections.abc import Callable
 from math import inf
 
+from agent.adoption import adopt_unknown
 from agent.announce import Announcer
 from agent.config import Config
 from agent.core.model import Snapshot
@@ -15,7 +16,7 @@ from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import Operation
 from agent.record import error_fields
-from agent.recover import adopt_unknown, forgetting_vanished
+from agent.recover import Recovered, forgetting_vanished
 from agent.rescan import Findings, Rescan
 from agent.scrape import Scrape
 from agent.slices import Sliced
@@ -168,7 +169,8 @@ class Patrol:
             gone = done[0]
             if gone:
                 self._announce.vanished(gone)
-                self._announce.recovered(adopt_unknown(self._ws), None)  # what is there instead may serve
+                found = adopt_unknown(self._ws)  # what is there instead may serve
+                self._announce.recovered(Recovered(adopted=found.snapshots, failures=found.failures), None)
         except FAILURES as error:
             self._metrics.io_errors.inc(Operation.CATALOG)
             self._log.error("audit_failed", **error_fields(error))

@@ -14,7 +14,7 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 # neighbours.
 SERVICE = frozenset({"announce", "gate", "lanes", "migration", "packing", "patrol", "rounds", "service", "space", "verifying", "wake"})
 PIPELINE = frozenset(
-    {"bot", "compaction", "cure", "edit", "erase", "healing", "keeping", "look", "manual", "mending", "notices", "obstacles", "older_copies", "outcome", "pack", "pipeline", "putback", "record", "recover", "references", "rescan", "rotation", "scrape", "slices", "summary", "verify", "workspace"}
+    {"adoption", "bot", "compaction", "cure", "edit", "erase", "healing", "keeping", "look", "manual", "mending", "notices", "obstacles", "older_copies", "outcome", "pack", "pipeline", "putback", "record", "recover", "references", "rescan", "rotation", "scrape", "slices", "summary", "verify", "workspace"}
 )  # fmt: skip
 ROOMS = frozenset({"config", "disk", "checks", "logs", "metrics", "web", "notifications", "notify", "remote"})
 LAYERS = (
@@ -59,11 +59,11 @@ MAY_CATCH_ALL = {
     "web/__init__.py": "a bug behind the probe must not look like a dead agent; it is counted",
     "disk/inotify.py": "what escapes would end the only reader of events; it becomes a doubt",
     "disk/hints.py": "what escapes would end the dispatching thread; it becomes a doubt",
-    "recover.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
-    "pack.py": "as recover.py",
-    "disk/packed.py": "as recover.py",
-    "disk/packer.py": "as recover.py, in the child: the exit code tells damage from a disk that refused",
-    "disk/references.py": "as recover.py",
+    "adoption.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
+    "pack.py": "as adoption.py",
+    "disk/packed.py": "as adoption.py",
+    "disk/packer.py": "as adoption.py, in the child: the exit code tells damage from a disk that refused",
+    "disk/references.py": "as adoption.py",
     "disk/store.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
     "disk/codec.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
 }

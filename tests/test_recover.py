@@ -3,19 +3,18 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import DAMAGE, USERS, Bench, document
+from bench import USERS, Bench, document
 
 import agent.recover as recover_module
+from agent import adoption
 from agent.core.model import Grade, Shape
 from agent.disk.catalog import Catalog
 from agent.disk.rewrite import rewrite
 from agent.disk.walk import Found, Skipped, SkipReason
-from agent.outcome import Ending
 from agent.recover import Recovered, forget_vanished, mark_clean, recover
 from agent.rotation import delete
 
@@ -229,20 +228,11 @@ def test_deletions_that_cannot_be_flushed_make_the_next_start_compare(
     assert bench.ws.catalog.note("clean") == "no"
 
 
-OLD = {
-    "users_backup_2024-01-01T12-00-00-000Z.json": (document(1), Grade.GOOD),
-    "users_backup_1704196800000.json": (document(2), Grade.GOOD),
-    "users_backup_2024-01-03T12-00-00-000Z.json": (DAMAGE, Grade.CORRUPT),
-    "users_backup_2024-01-04T12-00-00-000Z.json": (b"{}", Grade.SUSPECT),
-    "users_backup_2024-01-05T12-00-00-000Z.json": (b"", Grade.CORRUPT),
-}
-
-
 def test_folder_of_copies_that_cannot_be_read_is_told_and_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = grades(bench)
-    walk = recover_module.walk_data_files
+    walk = adoption.walk_data_files
 
     def refused(*rest: Any) -> Iterator[Found | Skipped]:
         for entry in walk(*rest):
@@ -251,7 +241,7 @@ def test_folder_of_copies_that_cannot_be_read_is_told_and_tried_again(
             yield Skipped("_suspect", SkipReason.UNREADABLE_FOLDER, error) if hides else entry
 
     with monkeypatch.context() as broken:
-        broken.setattr(recover_module, "walk_data_files", refused)
+        broken.setattr(adoption, "walk_data_files", refused)
         done = restart(bench, catalog=False)
     mark_clean(bench.ws)
     restart(bench)
@@ -275,31 +265,6 @@ def test_copy_that_the_catalog_could_not_note_is_known_after_the_next_start(
     mark_clean(bench.ws)
 
     assert [s.rel for s in restart(bench).adopted] == [USERS]
-
-
-def test_backups_of_an_older_system_are_graded_and_used(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    for name, (data, _) in OLD.items():
-        (bench.backups / name).write_bytes(data)
-
-    recover(bench.ws)
-
-    assert grades(bench) == {name: grade for name, (_, grade) in OLD.items()}
-    bench.damage()
-    assert bench.healer.heal([USERS], at_gate=True)[0].ending is Ending.HEALED
-    assert (bench.data / USERS).read_bytes() == document(2)
-    assert all((bench.backups / name).read_bytes() == data for name, (data, _) in OLD.items())
-
-
-def test_planted_backup_of_a_time_to_come_is_no_restore_point(bench: Bench) -> None:
-    planted = "users_backup_2099-01-01T00-00-00-000Z.json"
-    (bench.backups / planted).write_bytes(document(666))
-
-    restart(bench, catalog=False)
-
-    assert grades(bench)[planted] is Grade.SUSPECT
-    assert all(s.taken_at < datetime(2090, 1, 1, tzinfo=UTC) for s in bench.ws.catalog.snapshots(USERS))
-    assert bench.protect(document(3)).taken_at < datetime(2090, 1, 1, tzinfo=UTC)
 
 
 def test_journal_full_of_garbage_costs_only_what_it_told(bench: Bench) -> None:
