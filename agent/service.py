@@ -341,7 +341,7 @@ class Service:
             config = self._reload()
             fixed = [key for key in _FIXED_KEYS if getattr(config, key) != getattr(self._config, key)]
             problems = [f"{key} cannot change while running: restart" for key in fixed]
-        except AgentError as error:
+        except (AgentError, OSError) as error:
             problems = str(error).splitlines()
         if not problems:
             old, self._config = self._config, config

@@ -5,11 +5,13 @@ import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bench import Bench
 
 from agent.announce import Announcer
+from agent.config import Config
 from agent.disk.lock import DaemonLock, daemon_pid
 from agent.logs import configure_logs
 from agent.metrics import Metrics
@@ -60,3 +62,19 @@ def test_full_disk_at_the_start_costs_what_commands_may_know_and_not_the_lock(
 
     assert daemon_pid(bench.ws.config.state_dir) == os.getpid()
     service._lock.release()
+
+
+def test_reload_that_cannot_read_anything_leaves_the_agent_running(tmp_path: Path) -> None:
+    """The folder it was started in was replaced by a deploy: getcwd() failed, and SIGHUP ended the agent."""
+
+    def reload() -> Config:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    bench, log = Bench(tmp_path), io.StringIO()
+    service = Service(bench.ws.config, Metrics("1"), bench.clock, reload=reload, apply=lambda _: None)
+    service._rounds = SimpleNamespace(patrol=SimpleNamespace(rescan=()))  # type: ignore[assignment]  # all it asks for
+    configure_logs("json", "info", log)
+
+    service._reload_config()
+
+    assert "config_reload_failed" in log.getvalue()

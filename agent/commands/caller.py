@@ -66,6 +66,15 @@ def read_config(args: argparse.Namespace, tell: Callable[[str], None] = note) ->
     Raises:
         UsageError, ConfigError: it cannot be used.
     """
+    try:
+        return _read_config(args, tell)
+    except FileNotFoundError as error:  # of no file: each of those is told by what reads it
+        raise UsageError(
+            "the folder that this was started in is gone", hint="start it in a folder that is there"
+        ) from error
+
+
+def _read_config(args: argparse.Namespace, tell: Callable[[str], None]) -> Config:
     if args.config is None:
         args.config = os.environ.get(CONFIG_VARIABLE) or _found_config(args.data_dir, tell, _places(args))
     config = load_config(args.config, args.data_dir, os.environ)

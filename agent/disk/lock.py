@@ -43,8 +43,7 @@ class DaemonLock:
         """
         try:
             if _lock_byte(self._fd, 0):
-                os.ftruncate(self._fd, 0)
-                os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+                self._write(f"{os.getpid()}\n")
                 return
             holder = _pid_in(self._fd) or "unknown"
         except OSError as error:
@@ -59,9 +58,13 @@ class DaemonLock:
 
     def tell(self, about: Mapping[str, str | None]) -> None:
         """Commands can ask what the daemon works by, see `daemon_about`; the lock must be ours."""
-        text = f"{os.getpid()}\n{json.dumps(about)}\n".encode()
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
+        self._write(f"{os.getpid()}\n{json.dumps(about)}\n")
+
+    def _write(self, text: str) -> None:
+        """The file holds `text`, and at no instant less than its first line: a command may be reading it."""
+        data = text.encode()
+        os.pwrite(self._fd, data, 0)
+        os.ftruncate(self._fd, len(data))
 
     def release(self) -> None:
         fd, self._fd = self._fd, -1
@@ -91,9 +94,9 @@ def daemon_about(state_dir: str) -> dict[str, str | None]:
     try:
         with open(os.path.join(state_dir, "daemon.lock"), "rb") as stream:
             about = json.loads(stream.read(_ABOUT_MAX_BYTES).partition(b"\n")[2])
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # it is just being written, or not by an agent
         return {}
-    return about if isinstance(about, dict) else {}
+    return {k: v if isinstance(v, str) else None for k, v in about.items()} if isinstance(about, dict) else {}
 
 
 def _pid_in(fd: int) -> int | None:

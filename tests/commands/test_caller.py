@@ -180,3 +180,12 @@ def test_it_is_found_from_the_path_of_a_file_named_elsewhere(
 
     assert main(["restore", str(place.data / "users.json")]) == 0
     assert place.read("users.json")
+
+
+def test_a_caller_in_a_folder_that_is_gone_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.root / "gone").mkdir()
+    monkeypatch.chdir(place.root / "gone")
+    (place.root / "gone").rmdir()
+
+    assert main(["status"]) == 2
+    assert "the folder that this was started in is gone" in place.capsys.readouterr().err

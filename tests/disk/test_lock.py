@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.errors import LockHeldError
-from agent.disk.lock import DaemonLock, FileLocks, daemon_pid
+from agent.disk.lock import DaemonLock, FileLocks, daemon_about, daemon_pid
 
 DAEMON = "import sys; from agent.disk.lock import DaemonLock; DaemonLock(sys.argv[1]).take(); print(1, flush=True); sys.stdin.read()"
 COMMAND = (
@@ -218,3 +218,42 @@ def test_closing_another_session_keeps_the_locks_of_the_first(tmp_path: Path) ->
 def test_names_that_are_not_utf8_can_be_locked(tmp_path: Path) -> None:
     with FileLocks(str(tmp_path)).session() as session:
         assert session.take("caf\udce9.json")
+
+
+def test_a_command_that_asks_while_the_daemon_takes_its_lock_hears_of_it_at_every_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "daemon.lock").write_text('99999999\n{"config": "/an/older/one.yaml", "metrics": null}\n')
+    heard: list[object] = []
+
+    def watch(name: str) -> None:
+        act = getattr(os, name)
+
+        def acted(*values: object) -> None:
+            act(*values)
+            heard.append((daemon_pid(str(tmp_path)), daemon_about(str(tmp_path)).get("config")))
+
+        monkeypatch.setattr(os, name, acted)
+
+    watch("pwrite")
+    watch("ftruncate")
+    lock = DaemonLock(str(tmp_path))
+    lock.take()
+    lock.tell({"config": "/new.yaml"})
+    lock.tell({"config": None})
+    lock.release()
+
+    assert [pid for pid, _ in heard] == [os.getpid()] * 6
+    assert [config for _, config in heard] == [None, None, "/new.yaml", "/new.yaml", None, None]
+
+
+@pytest.mark.parametrize("planted", [b"[" * 60_000, b'{"config": ["a"]}', b"[1]", b"\xff", b""])
+def test_what_no_daemon_of_ours_says_of_itself_is_passed_over(tmp_path: Path, planted: bytes) -> None:
+    lock = DaemonLock(str(tmp_path))
+    lock.take()
+    with (tmp_path / "daemon.lock").open("ab") as stream:
+        stream.write(planted)
+    about = daemon_about(str(tmp_path))
+    lock.release()
+
+    assert about in ({}, {"config": None})
