@@ -14,7 +14,7 @@ from bench import DAMAGE, USERS, Bench, document
 from agent import obstacles
 from agent.core.model import Grade
 from agent.disk.pause import begin_pause
-from agent.disk.walk import Found, Skipped, SkipReason, walk_data_files
+from agent.disk.walk import Batch, Skipped, SkipReason, walk_in_batches
 from agent.migration import Migration, is_done, is_first_start, migrate_first
 from agent.obstacles import MigrationRefusedError, refuse_unfit
 from agent.outcome import Outcome
@@ -352,16 +352,18 @@ def walks_that_hide(monkeypatch: pytest.MonkeyPatch, rel: str, *, times: int) ->
     """The disk gives no answer about `rel` for so many walks."""
     left = [times]
 
-    def walk(*args: Any, **options: Any) -> Iterator[Found | Skipped]:
-        for entry in walk_data_files(*args, **options):
-            if entry.rel != rel or left[0] == 0:
-                yield entry
+    def walk(*args: Any, **options: Any) -> Iterator[Batch]:
+        for batch in walk_in_batches(*args, **options):
+            if left[0] == 0 or rel not in dict(batch.found):
+                yield batch
             else:
                 left[0] -= 1
-                yield Skipped(rel, SkipReason.UNREADABLE_FILE, OSError(errno.EIO, "Input/output error", rel))
+                hidden = Skipped(rel, SkipReason.UNREADABLE_FILE, OSError(errno.EIO, "Input/output error", rel))
+                others = [(name, status) for name, status in batch.found if name != rel]
+                yield batch._replace(found=others, skipped=[*batch.skipped, hidden])
 
-    for module in ("agent.migration", "agent.rescan"):
-        monkeypatch.setattr(f"{module}.walk_data_files", walk)
+    for module in ("agent.disk.walk", "agent.rescan"):
+        monkeypatch.setattr(f"{module}.walk_in_batches", walk)
 
 
 @pytest.mark.parametrize("times", range(1, 3))
