@@ -10,6 +10,7 @@ from agent.checks import check
 from agent.config import FileRule
 from agent.core.decide import Circumstances, Decision, LeaveAlone, LeftWhy, decide, decide_missing, is_mass_absence
 from agent.core.guard import find_collapse
+from agent.core.json_text import ends_closed
 from agent.core.model import CheckResult, FileState, Grade, Snapshot
 from agent.core.settle import Due
 from agent.disk.atomic import is_disk_full
@@ -136,7 +137,8 @@ class Looker:
         caught = look.capture
         assert caught is not None
         is_new = look.past is None or look.past.digest != caught.digest
-        if is_new and caught.signature.size_bytes >= _PREPARED_FROM_BYTES:
+        is_cut = isinstance(caught.content, bytes) and not ends_closed(caught.content)  # a copy would be in vain
+        if is_new and not is_cut and caught.signature.size_bytes >= _PREPARED_FROM_BYTES:
             look.prepared = self._ws.store.prepare(look.rel, caught.content, caught.digest, staging)
 
     def _is_overdue(self, due: Due) -> bool:

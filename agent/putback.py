@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from time import sleep
 from agent.checks import check
 from agent.core.model import Grade, Ownership, Reason, Shape
 from agent.disk import swap
+from agent.disk.atomic import begin
 from agent.disk.beneath import folder_beneath, open_folder
 from agent.disk.capture import CHUNK_BYTES, Capture, NotADataFileError, digest_of, open_data_file, ownership_of
 from agent.disk.publish import Draft, Refused
@@ -103,11 +105,16 @@ def _stage(place: _Place, staging_folder: StagingFolder, fill: Fill) -> PutBack:
             if not _dress(place, staged):
                 staged.discard()
                 return PutBack()
-            os.fsync(staged.fd)
+            flushed = begin(lambda: os.fsync(staged.fd))
+            try:
+                if place.judged is not None:
+                    _announce(place, staged)
+            finally:
+                flushed.exception()  # its descriptor is closed after this at the earliest
+            flushed.result()
             if place.judged is None:
                 result = swap.put_missing(folder_fd, name, staged)
             else:
-                _announce(place, staged)
                 staged.mark_complete()
         except BaseException:
             staged.discard()
@@ -178,11 +185,17 @@ def _swap(place: _Place, judged: Judged, folder_fd: int, staged: StagedFile) -> 
     """Exchange, flush, keep what came out."""
     ws, rel, grace_s = place.ws, place.rel, place.ws.config.recovery.swap_grace_s
     kept: list[str] = []
+    flushes: list[Future[None]] = []
     ours = os.fstat(staged.fd).st_ino
+
+    def grace() -> None:
+        flushes.append(begin(lambda: os.fsync(folder_fd)))  # what was exchanged is durable by the end of it
+        sleep(grace_s)
+
     try:
         result = swap.swap_in(
             place.root_fd, folder_fd, rel, staged, judged=judged.capture.digest,
-            keep=lambda _: kept.append(keep_copy(ws, judged)), grace=lambda: sleep(grace_s),
+            keep=lambda _: kept.append(keep_copy(ws, judged)), grace=grace,
         )  # fmt: skip
     except OSError as error:
         try:
@@ -193,12 +206,17 @@ def _swap(place: _Place, judged: Judged, folder_fd: int, staged: StagedFile) -> 
         except OSError:
             _discard_ours(staged, ours)
             raise
+    finally:
+        wait(flushes)
     displaced: Displaced | None = None
     try:
         if result.displaced_fd >= 0:
             digest = judged.capture.digest if result.how is Swapped.DONE else digest_of(result.displaced_fd)
             displaced = Displaced(rel, result.displaced_fd, digest)
-        os.fsync(folder_fd)
+        if result.how is Swapped.DONE and flushes:
+            flushes[0].result()
+        else:
+            os.fsync(folder_fd)
         if result.leftover:
             known = judged if result.how is Swapped.DONE else None
             kept.append(keep_leftover(ws, staged.folder, staged.name, rel, known))

@@ -14,8 +14,6 @@ class Wake:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLIN)
 
     def set(self) -> None:
         """The present wait, or the next one, ends at once.  It never raises: a signal handler rings it too."""
@@ -29,4 +27,4 @@ class Wake:
 
     def wait(self, seconds: float) -> bool:
         """Wait to be woken, for `seconds` at most; return whether it was."""
-        return bool(self._poll.poll(max(0, seconds) * 1000))
+        return bool(select.select([self._fd], [], [], max(0, seconds))[0])  # poll(2) would round up to a millisecond

@@ -14,7 +14,7 @@ from agent.checks.json_members import count_members
 from agent.checks.json_schema import schema_grade
 from agent.checks.json_warnings import find_warnings
 from agent.checks.text_place import line_and_column
-from agent.core.json_text import Document, Flaw, first_token, read_document, root_type
+from agent.core.json_text import Document, Flaw, cut_short, ends_closed, first_token, read_document, root_type
 from agent.core.model import CheckResult, CheckSpec, Grade, Parser, Problem, Shape
 from agent.core.problem import ProblemKind
 
@@ -25,6 +25,9 @@ _COMMAS_MAX = 500_000  # the fast parser makes an object of 72 bytes for each me
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _WHOLE = msgspec.json.Decoder(msgspec.Raw)
+
+_CUT_SHORT = "Input data was truncated"
+_NO_MORE = b" " * 8  # longer than any literal that is looked for at once
 
 
 def check_json(content: bytes | memoryview, spec: CheckSpec, *, wants_warnings: bool = True) -> CheckResult:
@@ -97,7 +100,8 @@ def _first_invalid(text: bytes | memoryview, errors: str) -> int | None:
 
 def _judge(text: bytes | memoryview, parser: Parser) -> Document | Flaw:
     many = len(text) > 2 * _COMMAS_MAX and _has_many_commas(text)  # a member takes a byte beside its comma
-    return _fast(text, many=many) or read_document(text, constants=parser is Parser.PYTHON)
+    fast = _fast(text, many=many) if ends_closed(text) else None
+    return fast or _cut(text) or read_document(text, constants=parser is Parser.PYTHON)
 
 
 def _has_many_commas(text: bytes | memoryview) -> bool:
@@ -129,6 +133,19 @@ def _fast(text: bytes | memoryview, *, many: bool) -> Document | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Document(root, records, len(text))
+
+
+def _cut(text: bytes | memoryview) -> Flaw | None:
+    """Return the flaw of a text of which every byte may stand, but there is no end: the commonest damage, told soon.
+
+    The exact judge says the same of it.  What is mapped is left to it, because it would have to be copied.
+    """
+    if isinstance(text, bytes) and first_token(text) < len(text):
+        try:
+            _WHOLE.decode(text + _NO_MORE)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return cut_short(text) if str(error) == _CUT_SHORT else None
+    return None
 
 
 def _located(text: bytes | memoryview, flaw: Flaw) -> Problem:

@@ -14,6 +14,7 @@ from functools import cache
 from agent.core.problem import ProblemKind
 
 WHITESPACE = b" \t\n\r"
+_TAIL_BYTES = 64
 
 # Before Python 3.11.5 a possessive group keeps what its last, failed round had taken (gh-106052); an atomic group
 # inside it gives that back.
@@ -100,6 +101,16 @@ class Flaw:
     kind: ProblemKind
     message: str
     offset: int
+
+
+def cut_short(text: bytes | memoryview) -> Flaw:
+    """Return the flaw of a text that is the beginning of a document."""
+    return Flaw(ProblemKind.TRUNCATED, "the text ends in the middle of the document", len(text))
+
+
+def ends_closed(text: bytes | memoryview) -> bool:
+    """Whether the last byte that is not white space, if it is near, closes an object or array."""
+    return bytes(text[-_TAIL_BYTES:]).rstrip(WHITESPACE)[-1:] in (b"}", b"]")
 
 
 def root_type(first_byte: int) -> str:
@@ -221,7 +232,7 @@ def _flaw(text: bytes | memoryview, at: int, message: str) -> Flaw:
     elif _cut_word(text, at):
         at = len(text)
     if at == len(text):
-        return Flaw(ProblemKind.TRUNCATED, "the text ends in the middle of the document", at)
+        return cut_short(text)
     if text[at] == 0:
         return Flaw(ProblemKind.NUL, "a NUL byte stands here", at)
     if _constant(text, at):

@@ -8,7 +8,7 @@ _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _SOON_FACTOR = 20.0  # work that is asked for early still leaves the core alone for this many times its cost
 _SOON_MIN_S = 0.2
-_GATHER_FIRST_S = 0.002  # most saves are over by then
+_GATHER_FIRST_S = 0.0005  # a small save is over by then
 _GATHER_SHARE = 0.05  # of the debounce: by so much a change may be noticed late
 _GATHER_LIMITS_S = (0.02, 0.1)
 
@@ -55,7 +55,7 @@ class BackOff:
 class Gathering:
     """How long news may gather before it is read again: longer and longer while it keeps coming.
 
-    What comes after a quiet time is read at once, and again after 2 ms.
+    What comes after a quiet time is read at once, and again half a millisecond later.
     """
 
     def __init__(self, debounce_s: float) -> None:

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.checks import check
-from agent.core.json_text import Document, read_document
+from agent.checks.text_place import line_and_column
+from agent.core.json_text import Document, Flaw, read_document
 from agent.core.model import CheckSpec, Grade, Parser
+from agent.core.problem import ProblemKind
 
 JUDGE = Path(__file__).with_name("judge.js")
 NODE = shutil.which("node")
@@ -140,6 +142,19 @@ def test_strict_reads_only_what_both_others_read() -> None:
     for sample in texts(3000, seed=3):
         strict, node, python = (check(sample, CheckSpec(parser=parser)).grade is Grade.GOOD for parser in Parser)
         assert strict == (node and python), sample
+
+
+def test_damage_is_told_as_the_last_judge_tells_it() -> None:
+    cut = 0
+    for sample in texts(6000, seed=4):
+        flaw, problems = read_document(sample), check(sample, CheckSpec()).problems
+        if not isinstance(flaw, Flaw) or problems[0].kind in (ProblemKind.BOM, ProblemKind.UTF16, ProblemKind.ENCODING):
+            continue
+        cut += flaw.kind is ProblemKind.TRUNCATED
+        told = problems[0].kind, problems[0].message, problems[0].line, problems[0].column
+
+        assert told == (flaw.kind, flaw.message, *line_and_column(sample, flaw.offset)), sample
+    assert cut > 200
 
 
 @pytest.mark.torture
