@@ -13,9 +13,10 @@ from pathlib import Path
 
 from agent.checks import check
 from agent.compaction import record_of
+from agent.core.copies import parse_foreign
 from agent.core.guard import find_collapse
 from agent.core.model import CheckResult, FileState, Grade, Reason, Shape, Snapshot
-from agent.core.naming import REFERENCES, belongs_to, parse_foreign, parse_name
+from agent.core.naming import REFERENCES, belongs_to, parse_name
 from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, digest_of
 from agent.disk.codec import is_damage
 from agent.disk.staging import StagedFile, StagingFolder

@@ -12,7 +12,7 @@ from agent.core.errors import ReadBackError
 from agent.core.json_edit import AmbiguousKeyError, JsonText
 from agent.core.json_record import NoDocumentError, open_document
 from agent.core.model import Grade, Reason, Snapshot
-from agent.core.naming import parse_stamp
+from agent.core.stamp import parse_stamp
 from agent.disk.capture import digest_of
 from agent.disk.originals import HOME
 from agent.disk.rewrite import rewrite

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from agent.core.decide import restore_candidates
 from agent.core.errors import AgentError
 from agent.core.model import Grade, Reason
-from agent.core.naming import format_stamp
 from agent.core.settle import Due
+from agent.core.stamp import format_stamp
 from agent.cure import Cure
 from agent.disk.originals import Originals, is_migrated
 from agent.disk.walk import Found, Skipped, walk_data_files

@@ -16,8 +16,9 @@ from agent.checks import warnings_of
 from agent.core.decide import Heal, LeaveAlone, Publish, Unchanged, Wait
 from agent.core.errors import SpaceBudgetError
 from agent.core.model import Grade, Problem, Reason
-from agent.core.naming import display, next_stamp
+from agent.core.naming import display
 from agent.core.settle import Due
+from agent.core.stamp import next_stamp
 from agent.disk.atomic import is_disk_full
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
 from agent.disk.lock import LockSession

@@ -15,8 +15,8 @@ from agent.core.decide import HealPolicy
 from agent.core.errors import AgentError, FormatVersionError
 from agent.core.guard import SuspectThresholds
 from agent.core.model import CheckResult, CheckSpec, Grade
-from agent.core.naming import format_stamp, next_stamp
 from agent.core.retention import RetentionPolicy
+from agent.core.stamp import format_stamp, next_stamp
 from agent.disk.catalog import Catalog
 from agent.disk.codec import Compression
 from agent.disk.database import FORMAT_VERSION, set_aside

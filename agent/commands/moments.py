@@ -8,7 +8,7 @@ from time import tzname
 from agent.commands.wording import local_time
 from agent.config.units import UnfitError, parse_duration
 from agent.core.errors import UsageError
-from agent.core.naming import parse_stamp
+from agent.core.stamp import parse_stamp
 
 AT_HELP = "the newest good state at this time: ISO 8601, a time of day, or an age such as 90m, 2h, 3d"
 

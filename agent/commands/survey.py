@@ -9,8 +9,9 @@ from agent.checks import check
 from agent.commands.progress import Progress
 from agent.commands.wording import counted, size, user_name
 from agent.config import Config
+from agent.core.copies import parse_foreign
 from agent.core.model import CheckResult, Grade
-from agent.core.naming import display, parse_foreign, parse_name
+from agent.core.naming import display, parse_name
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
 from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.older_copies import find_copies

@@ -20,11 +20,12 @@ What keeps the way back exact:
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime
 from enum import StrEnum
 
-from agent.core.errors import AgentError
+from agent.core.stamp import STAMP, STAMP_BYTES, format_stamp, parse_stamp
 
 TEMP_PREFIX = "backup-agent-"
 TEMP_SUFFIX = ".tmp"
@@ -39,10 +40,6 @@ class Kind(StrEnum):
     SUSPECT = "suspect"
     QUARANTINED = "quarantined"
     REFERENCE = "reference"
-
-
-class NoLaterStampError(AgentError):
-    """The newest snapshot bears the last moment a stamp can tell; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +65,11 @@ _RESERVED = re.compile(r"_suspect|_quarantine|_reference|_migration|\.agent")
 _RESERVED_LIKE = re.compile(rf"_*(?:{_RESERVED.pattern})")
 _ESCAPED = re.compile(rf"_+(?:{_RESERVED.pattern})")
 
-_STAMP = r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2})-([0-9]{2})-([0-9]{2})-([0-9]{3})Z"
-_STAMP_BYTES = len("2024-01-01T12-00-00-000Z")
 _SUFFIX = r"\.[^._]{1,16}"
 _COMPRESSION = "|".join(re.escape(suffix) for suffix in COMPRESSION_SUFFIXES)
 _BASES = {
     kind: re.compile(
-        rf"(?P<stem>.*)_{kind}_(?P<stamp>{_STAMP})"
+        rf"(?P<stem>.*)_{kind}_(?P<stamp>{STAMP})"
         rf"(?:(?P<suffix>{_SUFFIX})?(?P<compression>{_COMPRESSION})?|_(?P<lone>{_COMPRESSION}))",
         re.DOTALL,
     )
@@ -84,9 +79,7 @@ _SHORTENED = re.compile(r"(?P<stem>.*)~(?P<digest>[0-9a-f]{8})", re.DOTALL)
 _DIGEST_BYTES = len("~01234567")
 # The room for the data file's own name is the same for every kind and compression, so that all copies of one file
 # begin alike: what is left beside the longest marker, the stamp and the longest ending.
-_OWN_MAX_BYTES = NAME_MAX_BYTES - len(f"_{Kind.QUARANTINED}_") - _STAMP_BYTES - len("_.zst")
-
-_MILLISECOND = timedelta(milliseconds=1)
+_OWN_MAX_BYTES = NAME_MAX_BYTES - len(f"_{Kind.QUARANTINED}_") - STAMP_BYTES - len("_.zst")
 
 
 def snapshot_name(rel: str, taken_at: datetime, kind: Kind = Kind.BACKUP, compression_suffix: str = "") -> str:
@@ -98,10 +91,10 @@ def snapshot_name(rel: str, taken_at: datetime, kind: Kind = Kind.BACKUP, compre
         ValueError: `rel` leaves its folder, `taken_at` is no UTC-aware time in whole milliseconds, or the compression
             is unknown: the caller is wrong.
     """
-    *folders, base = _parts(rel)
+    *folders, base = plain_parts(rel)
     if compression_suffix and compression_suffix not in COMPRESSION_SUFFIXES:
         raise ValueError(f"unknown compression suffix {compression_suffix!r}")
-    stem, suffix = _split_suffix(base)
+    stem, suffix = split_suffix(base)
     unescapable = False
     if folders and _RESERVED_LIKE.fullmatch(folders[0]):
         # With no room for the underscore, the digest in the file's name tells this folder from the one it looks like.
@@ -119,7 +112,7 @@ def snapshot_name(rel: str, taken_at: datetime, kind: Kind = Kind.BACKUP, compre
 def parse_name(name: str) -> ParsedName | None:
     """Return what `snapshot_name` was told to make `name`, or None when it never makes such a name."""
     try:
-        *folders, base = _parts(name)
+        *folders, base = plain_parts(name)
     except ValueError:
         return None
     kind = next((k for k, shelf in _FOLDERS.items() if shelf and folders[:1] == [shelf]), Kind.BACKUP)
@@ -127,7 +120,7 @@ def parse_name(name: str) -> ParsedName | None:
         del folders[0]
     match = _BASES[kind].fullmatch(base)
     taken_at = parse_stamp(match["stamp"]) if match else None
-    if match is None or taken_at is None or (folders and _RESERVED.fullmatch(folders[0])):
+    if match is None or taken_at is None or is_reserved(folders):
         return None
     stem, suffix = match["stem"], match["suffix"] or ""
     compression = match["compression"] or match["lone"] or ""
@@ -153,55 +146,6 @@ def belongs_to(name: str, rel: str) -> bool:
     """
     parsed = parse_name(name)
     return parsed is not None and _is_made(name, rel, parsed.taken_at, parsed.kind, parsed.compression_suffix)
-
-
-def format_stamp(moment: datetime) -> str:
-    """Return `moment` as it stands in names, such as `2024-01-01T12-00-00-000Z`; stamps sort as their times do.
-
-    Raises:
-        ValueError: the moment has no time zone or is finer than a millisecond, so it would not come back the same.
-    """
-    if moment.tzinfo is None or moment.microsecond % 1000:
-        raise ValueError(f"a stamp needs a time zone and whole milliseconds: {moment!r}")
-    utc = moment.astimezone(UTC)
-    day, clock = f"{utc.year:04}-{utc.month:02}-{utc.day:02}", f"{utc.hour:02}-{utc.minute:02}-{utc.second:02}"
-    return f"{day}T{clock}-{utc.microsecond // 1000:03}Z"
-
-
-def parse_stamp(stamp: str) -> datetime | None:
-    """Return the UTC time of a stamp made by `format_stamp`; None for any other text and for impossible dates."""
-    match = re.fullmatch(_STAMP, stamp)
-    if match is None:
-        return None
-    year, month, day, hour, minute, second, millisecond = map(int, match.groups())
-    try:
-        return datetime(year, month, day, hour, minute, second, millisecond * 1000, UTC)
-    except ValueError:
-        return None
-
-
-def next_stamp(now: datetime, newest: datetime | None) -> datetime:
-    """Return the stamp for a snapshot taken `now`: whole milliseconds, later than the `newest` there is.
-
-    So two snapshots in one millisecond do not collide, and a clock that was set back makes no older snapshot.
-
-    Raises:
-        NoLaterStampError: `newest` stands at the end of the year 9999, which only a planted name does.
-    """
-    stamp = _whole_milliseconds(now.astimezone(UTC))
-    if newest is None or stamp > newest:
-        return stamp
-    try:
-        return _whole_milliseconds(newest.astimezone(UTC)) + _MILLISECOND
-    except OverflowError as error:
-        raise NoLaterStampError(
-            f"the newest snapshot is stamped {newest.isoformat()}, and no time is later",
-            hint="move that file out of the backup folder: no clock wrote its name",
-        ) from error
-
-
-def _whole_milliseconds(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def is_temp_name(name: str) -> bool:
@@ -237,57 +181,6 @@ def _displayed(character: str) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
-_FOREIGN_DATE = re.compile(
-    r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})"
-    r"(?:[T_ -]?([0-9]{2})[:_-]?([0-9]{2})(?:[:_-]?([0-9]{2})(?:[.,_-]([0-9]{1,9}))?)?)?"
-    r"(?:Z|([+-])([0-9]{2}):?([0-9]{2}))?"
-)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ARCHIVE_SUFFIXES = (*COMPRESSION_SUFFIXES, ".bz2", ".xz", ".zip")
-
-
-def parse_foreign(name: str) -> tuple[str, datetime | None] | None:
-    """Return the data file and time of a backup that another program called `STEM_backup_LABEL.SUFFIX`.
-
-    The label may be a date with or without a clock, or seconds or milliseconds since 1970; a time without a zone is
-    taken as UTC.  Any other label, and an impossible date, leaves the time None: the file's mtime is the best guess.
-    None for everything else, and for archives, whose bytes are not the data file's.  Ask `parse_name` first.
-    """
-    try:
-        *folders, base = _parts(name)
-    except ValueError:
-        return None
-    stem, marker, tail = base.rpartition("_backup_")
-    if not (stem and marker and tail) or (folders and _RESERVED.fullmatch(folders[0])):
-        return None
-    label, suffix = tail, ""
-    if _foreign_time(tail) is None:
-        label, suffix = _split_suffix(tail)
-    own = f"{stem}{suffix}"
-    if suffix in _ARCHIVE_SUFFIXES or own in (".", ".."):
-        return None
-    return "/".join([*folders, own]), _foreign_time(label)
-
-
-def _foreign_time(label: str) -> datetime | None:
-    if re.fullmatch(r"[0-9]{13}", label):
-        return _EPOCH + int(label) * _MILLISECOND
-    if re.fullmatch(r"[0-9]{10}", label):
-        return _EPOCH + timedelta(seconds=int(label))
-    match = _FOREIGN_DATE.fullmatch(label)
-    if match is None:
-        return None
-    year, month, day, hour, minute, second, fraction, sign, zone_hours, zone_minutes = match.groups()
-    offset = timedelta(hours=int(zone_hours or 0), minutes=int(zone_minutes or 0))
-    microsecond = int((fraction or "").ljust(3, "0")[:3]) * 1000
-    clock = int(hour or 0), int(minute or 0), int(second or 0), microsecond
-    try:
-        zone = timezone(-offset if sign == "-" else offset)
-        return datetime(int(year), int(month), int(day), *clock, zone).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
 def _is_made(name: str, rel: str, taken_at: datetime, kind: Kind, compression_suffix: str) -> bool:
     try:
         return snapshot_name(rel, taken_at, kind, compression_suffix) == name
@@ -295,7 +188,12 @@ def _is_made(name: str, rel: str, taken_at: datetime, kind: Kind, compression_su
         return False
 
 
-def _parts(path: str) -> list[str]:
+def is_reserved(folders: Sequence[str]) -> bool:
+    """Tell whether what lies in these folders of the backup folder is on a shelf, or no snapshot at all."""
+    return bool(folders) and _RESERVED.fullmatch(folders[0]) is not None
+
+
+def plain_parts(path: str) -> list[str]:
     """Return the parts of a relative path that stays where it is; ValueError for any other."""
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in path:
@@ -311,7 +209,7 @@ def _origins(folders: list[str]) -> list[str]:
     return [plain[1:], plain] if _size(folders[0]) >= NAME_MAX_BYTES else [plain[1:]]
 
 
-def _split_suffix(base: str) -> tuple[str, str]:
+def split_suffix(base: str) -> tuple[str, str]:
     """Split off the last suffix; a dotfile has none, nor has a file whose last suffix is odd or very long."""
     stem, dot, ending = base.rpartition(".")
     if stem.strip(".") and re.fullmatch(_SUFFIX, dot + ending):

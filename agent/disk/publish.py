@@ -13,7 +13,8 @@ from datetime import datetime
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Grade, Ownership, Reason, Shape, Snapshot
-from agent.core.naming import Kind, display, next_stamp, snapshot_name
+from agent.core.naming import Kind, display, snapshot_name
+from agent.core.stamp import next_stamp
 from agent.disk.atomic import drop_cached_pages, flush, rename_new
 from agent.disk.beneath import open_beneath, open_folder
 from agent.disk.capture import CHUNK_BYTES

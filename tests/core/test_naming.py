@@ -2,7 +2,7 @@ import gzip
 import os
 import re
 import subprocess
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,10 @@ from hypothesis import strategies as st
 from agent.core.naming import (
     COMPRESSION_SUFFIXES,
     Kind,
-    NoLaterStampError,
     belongs_to,
     display,
-    format_stamp,
     is_temp_name,
-    next_stamp,
-    parse_foreign,
     parse_name,
-    parse_stamp,
     snapshot_name,
 )
 
@@ -179,108 +174,6 @@ def test_a_path_that_leaves_its_folder_gets_no_name(rel: str) -> None:
 def test_an_unknown_compression_gets_no_name() -> None:
     with pytest.raises(ValueError, match="compression"):
         snapshot_name("users.json", NOON, compression_suffix=".rar")
-
-
-@given(first=moments, second=moments)
-def test_stamps_come_back_the_same_and_sort_as_their_times(first: datetime, second: datetime) -> None:
-    stamps = format_stamp(first), format_stamp(second)
-
-    assert parse_stamp(stamps[0]) == first
-    assert (stamps[0] < stamps[1]) == (first < second)
-
-
-def test_a_stamp_is_utc_whatever_the_zone_of_the_clock() -> None:
-    assert format_stamp(NOON.astimezone(timezone(timedelta(hours=5)))) == STAMP
-
-
-@pytest.mark.parametrize("moment", [NOON.replace(tzinfo=None), NOON.replace(microsecond=1)])
-def test_a_time_that_would_not_come_back_the_same_is_refused(moment: datetime) -> None:
-    with pytest.raises(ValueError, match="whole milliseconds"):
-        format_stamp(moment)
-
-
-@given(now=st.datetimes(timezones=st.just(UTC)), newest=st.none() | st.datetimes(timezones=st.just(UTC)))
-def test_the_next_stamp_is_whole_later_than_the_newest_and_no_later_than_needed(
-    now: datetime, newest: datetime | None
-) -> None:
-    if newest is not None and newest > datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=2):
-        return
-
-    stamp = next_stamp(now, newest)
-
-    assert stamp.microsecond % 1000 == 0
-    assert newest is None or stamp > newest
-    assert stamp <= now or (newest is not None and stamp - newest <= timedelta(milliseconds=1))
-    assert now - stamp < timedelta(milliseconds=1)
-
-
-def test_a_clock_set_back_makes_a_later_stamp() -> None:
-    assert next_stamp(NOON - timedelta(hours=1), NOON) == NOON + timedelta(milliseconds=1)
-
-
-def test_a_newest_snapshot_at_the_end_of_time_is_refused_with_the_way_out() -> None:
-    planted = parse_name("users_backup_9999-12-31T23-59-59-999Z.json")
-    assert planted is not None
-
-    with pytest.raises(NoLaterStampError) as caught:
-        next_stamp(NOON, planted.taken_at)
-
-    assert "9999-12-31" in str(caught.value)
-    assert "move that file" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("name", "rel", "taken_at"),
-    [
-        ("users_backup_1704110400000.json", "users.json", NOON),
-        ("sub/users_backup_1704110400.json", "sub/users.json", NOON),
-        ("users_backup_20240101_120000.json", "users.json", NOON),
-        ("users_backup_20240101120000.json", "users.json", NOON),
-        ("users_backup_2024-01-01.json", "users.json", NOON.replace(hour=0)),
-        ("users_backup_2024-01-01T12:00:00.000Z.json", "users.json", NOON),
-        ("users_backup_2024-01-01T12:00:00.123456.json", "users.json", NOON.replace(microsecond=123000)),
-        ("users_backup_2024-01-01T12:00:00.000Z", "users", NOON),
-        ("users_backup_2024-01-01T14:00:00+02:00.json", "users.json", NOON),
-        ("users_backup_2024-01-01_12-00-00.json", "users.json", NOON),
-        ("users_backup_2024-01-01_12-00.json", "users.json", NOON),
-        ("my_backup_x_backup_2024-01-01.json", "my_backup_x.json", NOON.replace(hour=0)),
-        ("users_backup_before_migration.json", "users.json", None),
-        ("users_backup_2024-02-30.json", "users.json", None),
-        ("users_backup_0000-01-01.json", "users.json", None),
-        ("users_backup_0001-01-01T00:00:00+05:00.json", "users.json", None),
-        ("users_backup_2024-01-01T12:00:00+99:00.json", "users.json", None),
-        ("users_backup_99999999999999999999.json", "users.json", None),
-    ],
-)
-def test_a_backup_of_another_program_is_understood(name: str, rel: str, taken_at: datetime | None) -> None:
-    assert parse_foreign(name) == (rel, taken_at)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "users.json",
-        "_backup_2024-01-01.json",
-        "users_backup_",
-        "users_backup_2024-01-01.json.gz",
-        "../users_backup_2024-01-01.json",
-        "_quarantine/users_backup_2024-01-01.json",
-        "._backup_x",
-        ".._backup_2024-01-01",
-        "users\0_backup_2024-01-01.json",
-        "",
-    ],
-)
-def test_what_is_no_backup_of_another_program_is_left_alone(name: str) -> None:
-    assert parse_foreign(name) is None
-
-
-@given(label=st.text() | st.from_regex(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T_ ][0-9:.+-]{0,14}Z?)?", fullmatch=True))
-def test_no_label_makes_the_reading_fail(label: str) -> None:
-    found = parse_foreign(f"users_backup_{label}.json")
-
-    if found is not None and found[1] is not None:
-        assert parse_stamp(format_stamp(found[1])) == found[1]
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,11 @@ from test_json_runtimes import NODE, document, mutated, read_by_node, read_by_py
 from agent.checks import check
 from agent.checks.schema_errors import schema_errors
 from agent.config import InvalidConfigError, load_config
+from agent.core.copies import parse_foreign
 from agent.core.errors import AgentError
 from agent.core.json_text import Document, read_document
 from agent.core.model import CheckSpec, Grade, Parser
-from agent.core.naming import Kind, belongs_to, display, parse_foreign, parse_name, snapshot_name
+from agent.core.naming import Kind, belongs_to, display, parse_name, snapshot_name
 from agent.core.reading import sole_reading
 from agent.core.repair import SchemaError, repair_fields
 

@@ -32,10 +32,11 @@ from agent.core.decide import (
 )
 from agent.core.guard import SuspectThresholds, find_collapse
 from agent.core.model import FileState, Grade, Reason, Shape, Snapshot
-from agent.core.naming import Kind, belongs_to, next_stamp, parse_name, snapshot_name
+from agent.core.naming import Kind, belongs_to, parse_name, snapshot_name
 from agent.core.pace import BackOff
 from agent.core.retention import RetentionPolicy, plan_bounded, plan_retention
 from agent.core.settle import Due, Settler
+from agent.core.stamp import next_stamp
 
 FILES = ("users.json", "guilds.json", "deep/er/economy.json", "_suspect/odd.json", "z")
 HELD = frozenset({Grade.SUSPECT, Grade.INVALID, Grade.CORRUPT, Grade.MISSING, Grade.UNREADABLE})
