@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from invariants import copies_in, copy_violations, digest_of, kept_violations, live_violations, violations
-from subject import DAMAGE, USERS, Operation, Place
+from subject import DAMAGE, USERS, Operation, Place, crowd
 from syscalls import Blow, Ended, run_traced
 
 from agent.commands import session
@@ -169,7 +169,7 @@ def _alarm() -> Iterator[None]:
         raise TimeoutError("the run hangs")
 
     signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(HANG_S)
+    signal.alarm(int(HANG_S * crowd()))
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from subject import (
     Operation,
     Place,
     all_kept,
+    crowd,
     digests,
     document,
     expect,
@@ -32,7 +33,7 @@ from agent.metrics import Metrics
 from agent.service import Service
 from agent.workspace import SystemClock
 
-_PATIENCE_S = 2.5  # on a busy machine; waited for in full only where the blow keeps it from coming
+_PATIENCE_S = 2.5  # waited for in full only where the blow keeps it from coming
 _READY_S = 6.0  # a back-off or two after an error that passes; what does not pass is waited for in vain
 
 
@@ -76,7 +77,7 @@ def _serve(place: Place, during: Callable[[Metrics], None], config_name: str) ->
 
 def _holds(fact: Callable[[], bool], limit_s: float = _READY_S) -> bool:
     """Whether it came true in time; asks memory only, so that asking is no system call on files."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s * crowd()
     while time.monotonic() < deadline:
         if fact():
             return True

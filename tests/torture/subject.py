@@ -112,6 +112,11 @@ class Operation:
     caught_up: Callable[[Place], bool] | None = None  # what holds when it is done again after an error; `done` if None
 
 
+def crowd() -> float:
+    """How many wait for each processor, 1 at least: everything takes that much longer, and is waited for that long."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def digests(*states: bytes) -> list[str]:
     return [digest_of(state) for state in states]
 
