@@ -113,13 +113,13 @@ _UNMAKING = {
     "unlink", "unlinkat", "rmdir", "truncate", "fchmod", "fchmodat", "chmod", "fchown", "fchownat", "chown", "lchown",
     "fremovexattr", "utimensat", "creat",
 }  # fmt: skip
-_BY_NAME = {name for name, kind in _CALLS.values() if kind != _FD} | {"fcntl"}
+_BY_NAME = {name for name, kind in _CALLS.values() if kind != _FD} | {"fcntl", "setlease"}
 _SLOW = {
     "open", "openat", "openat2", "creat", "read", "readv", "pread64", "write", "writev", "pwrite64", "close", "fsync",
     "fdatasync", "syncfs", "flock", "ftruncate", "fallocate",
 }  # fmt: skip
 _SETLK, _SETLKW, _F_UNLCK = (6, 37), (7, 38), 2  # also those of open file descriptions
-_DUPFD = (0, 1030)
+_DUPFD, _SETLEASE = (0, 1030), 1024
 
 
 @dataclass
@@ -306,6 +306,8 @@ class _Tracer:
         waits = unlocks = False
         if name == "fcntl" and second in _DUPFD:
             name = "dup"  # it needs a descriptor, and asks for no right
+        elif name == "fcntl" and second == _SETLEASE:
+            name = "setlease"
         elif name == "fcntl" and second in (*_SETLK, *_SETLKW):
             unlocks = struct.unpack("h", self._memory(tid, third, 2))[0] == _F_UNLCK
             waits = second in _SETLKW and not unlocks
