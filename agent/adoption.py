@@ -68,10 +68,18 @@ def adopt_unknown(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Ad
                 continue
             if snapshot.grade is Grade.GOOD:
                 reference = snapshot.shape or reference
-            ws.catalog.add_snapshots([snapshot])
-            done.snapshots.append(snapshot)
+            if ws.catalog.adopt(snapshot):
+                done.snapshots.append(snapshot)
         _know_file(ws, rel)
+    _forget_deleted(ws, done)
     return done
+
+
+def _forget_deleted(ws: Workspace, done: Adopted) -> None:
+    """What rotation deleted between our walk and its row in the catalog is not lost: nobody is to be told of it."""
+    gone = [s for s in done.snapshots if ws.store.stored_size(s.name) is None]
+    ws.catalog.remove_snapshots(gone)
+    done.snapshots = [s for s in done.snapshots if s not in gone]
 
 
 def _know_file(ws: Workspace, rel: str) -> None:

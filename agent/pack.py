@@ -47,6 +47,11 @@ class Packed:
     freed_bytes: int = 0  # less than nothing while a reference has yet to pay
     failures: list[tuple[str, Exception]] = field(default_factory=list)
 
+    def fail(self, name: str, error: Exception) -> None:
+        """Something stays as it is; a reference that several were to lean on is told once."""
+        if name not in {told for told, _ in self.failures}:
+            self.failures.append((name, error))
+
 
 def pack_file(ws: Workspace, rel: str, go_on: Callable[[], bool] = lambda: True) -> Iterator[Packed]:
     """Pack what is to be packed of `rel`, yielding after each step what was done so far.
@@ -64,7 +69,7 @@ def pack_file(ws: Workspace, rel: str, go_on: Callable[[], bool] = lambda: True)
             try:
                 _carry_out(ws, rel, step, done, unfit, go_on)
             except ReadBackError as error:
-                done.failures.append((step.what.name, error))
+                done.fail(step.what.name, error)
                 unfit.add((step.what.name, step.what.name))
             yield done
     except (_BusyError, FormChangedError):
@@ -78,8 +83,8 @@ def _next(ws: Workspace, rel: str, unfit: set[tuple[str, str]], done: Packed) ->
     if state is None or state.grade in HELD_GRADES:
         return None
     shelf = look(ws, rel)
-    told = {name for name, _ in done.failures}
-    done.failures += [(name, error) for name, error in shelf.unknown if name not in told]
+    for name, error in shelf.unknown:
+        done.fail(name, error)
     return next_step(shelf.good, shelf.references, unfit)
 
 
@@ -94,7 +99,7 @@ def _carry_out(
         except DamagedError as error:
             unfit.add((name, name))
             unfit.update((name, r.name) for r in references_of(ws, rel, []))
-            done.failures.append((name, error))
+            done.fail(name, error)
             return
         target = step.root if isinstance(step, MakeReference) else step.reference
         if target is not None:
@@ -102,7 +107,7 @@ def _carry_out(
                 work.pack(target)
             except DamagedError as error:
                 unfit.add((name, target.name))
-                done.failures.append((target.name, error))
+                done.fail(target.name, error)
                 return
             is_own = isinstance(step, Pack) and step.what.leans_on is None
             if not is_worth(work.size, step.what.stored_bytes if is_own else target.stored_bytes):
@@ -114,7 +119,7 @@ def _carry_out(
             done.freed_bytes -= work.size
         else:
             work.change_form(step)
-            done.count += isinstance(step.what, Member)
+            done.count += isinstance(step.what, Member) and step.what.leans_on is None
             done.freed_bytes += step.what.stored_bytes - work.size
 
 

@@ -1,10 +1,12 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from bench import DAMAGE, USERS, Bench, document
 
 from agent.adoption import adopt_unknown
-from agent.core.model import Grade
+from agent.core.model import Grade, Snapshot
+from agent.disk.catalog import Catalog
 from agent.outcome import Ending
 
 OLD = {
@@ -52,3 +54,23 @@ def test_copies_after_a_no_are_left_to_another_time(tmp_path: Path) -> None:
     rest = adopt_unknown(bench.ws)
 
     assert (len(first.snapshots), len(rest.snapshots)) == (2, len(OLD) - 2)
+
+
+def test_what_rotation_has_in_its_hands_is_not_adopted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an audit tells a loss that is none: a row without a file."""
+    bench = Bench(tmp_path)
+    marked, deleted = bench.protect(document(1)), bench.protect(document(2))
+    bench.protect(document(3))
+    bench.ws.catalog.doom([marked])
+    bench.ws.catalog.remove_snapshots([deleted])
+    adopt = Catalog.adopt
+
+    def adopt_too_late(catalog: Catalog, snapshot: Snapshot) -> bool:
+        (bench.backups / deleted.name).unlink(missing_ok=True)
+        return adopt(catalog, snapshot)
+
+    monkeypatch.setattr(Catalog, "adopt", adopt_too_late)
+
+    assert adopt_unknown(bench.ws).snapshots == []
+    assert [s.name for s in bench.ws.catalog.doomed()] == [marked.name]
+    assert bench.ws.catalog.snapshot_named(deleted.name) is None

@@ -130,6 +130,16 @@ def test_references_lean_on_a_root(bench: Bench) -> None:
     assert sum(p.stat().st_size for p in others) < root.stat().st_size
 
 
+def test_one_that_moves_to_a_nearer_reference_is_not_counted_again(tmp_path: Path) -> None:
+    base = tmp_path / "fresh"
+    base.mkdir()
+    fresh = Bench(base, PACKING)
+    for state in STATES:
+        fresh.protect(state)
+
+    assert pack(fresh).count == OLD
+
+
 def test_packing_again_changes_nothing(bench: Bench) -> None:
     before = {p: p.stat().st_ino for p in bench.backups.rglob("*.zst")}
 
@@ -237,6 +247,7 @@ def test_beside_a_damaged_reference_a_new_group_begins(bench: Bench) -> None:
     assert is_packed(bench, snapshots(bench)[UNPACKED_NEWEST])
     assert bench.ws.store.is_intact(snapshots(bench)[UNPACKED_NEWEST])
     assert done.failures
+    assert len({name for name, _ in done.failures}) == len(done.failures)
 
 
 def test_a_rotten_snapshot_is_not_packed(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from agent.adoption import adopt_unknown
 from agent.bot import BotCommandError, bot_stopped
 from agent.commands.by_hand import tell_unkept
 from agent.commands.caller import note
@@ -122,6 +123,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("which record of which file?", hint="backup-agent forget-record FILE KEY, or --all KEY")
     erasing = _Erasing(args.key, args.by)
     with open_session(args) as session:
+        strays = adopt_unknown(session.ws).failures  # a command that was killed may have left a copy that nobody knows
+        for name, error in strays:
+            note(f"not looked through, as the catalog does not know it: {display(name)}: {error}")
         meant = Meant(tuple(all_files(session)), is_folder=True) if args.all else meant_by(session, args.file)
         looked = [
             _plan(session, rel, erasing, is_sweep=meant.is_folder) for rel in with_progress(meant.rels, "looking")
@@ -142,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         if bot_error is not None:
             raise bot_error
         is_left = any(step.fate is Fate.LEFT for plan in plans for step in plan.steps)
-        return _LEFT if unread or (args.yes and is_left) else 0
+        return _LEFT if unread or strays or (args.yes and is_left) else 0
 
 
 def _plan(session: Session, rel: str, erasing: _Erasing, *, is_sweep: bool) -> _Plan:

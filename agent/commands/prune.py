@@ -78,7 +78,8 @@ def _plan(session: Session, rel: str, *, carry_out: bool) -> _Plan:
     if not plan.delete:
         return plan
     with one_look(ws, rel, at_gate=False) as (_, look):
-        if look.outcome is not None and look.outcome.ending in SOON:
+        is_gone = look.outcome is not None and look.outcome.grade is Grade.MISSING  # by itself no reason to wait
+        if look.outcome is not None and look.outcome.ending in SOON and not is_gone:
             return _Plan(rel, plan_file(ws, rel, look.past, doubtful=True), is_busy=True)
         error = look.outcome.error if look.outcome is not None else None
         plan = _Plan(

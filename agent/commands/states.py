@@ -95,6 +95,11 @@ class State:
                 f"{size(DOCUMENT_MAX_BYTES)} that are taken apart here",
                 hint=f"`backup-agent show {shell_word(self.rel)}` prints all of it, for a tool such as jq",
             )
+        if self.snapshot is not None and not self.is_whole:
+            raise UnfitStateError(
+                f"{display(self.rel)}: {self.label} is damaged: its bytes are not those that it was published with",
+                hint="`backup-agent verify` tells which others are, and why",
+            )
         try:
             return open_document(b"".join(self.chunks()))
         except NoDocumentError as error:

@@ -3,14 +3,15 @@
 import argparse
 import os
 
+from agent.adoption import adopt_unknown
 from agent.commands.inventory import take_inventory
 from agent.commands.names import resolve_files
 from agent.commands.progress import Progress
 from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import counted, print_json, say, size
 from agent.core.errors import UsageError
-from agent.core.naming import display
-from agent.verify import Report, Verifier, remember
+from agent.core.naming import display, parse_name
+from agent.verify import Finding, Report, Trouble, Verifier, remember
 
 _FAILED = 3
 
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         report = Report(drill=args.drill)
         verifier = Verifier(session.ws, report, pause=session.settle, into=_scratch(session, args))
         rels = resolve_files(session, args.files) if args.files else _all_files(session)
+        if not args.files:
+            _adopt(session, report)
         progress = Progress("verifying")
         for _ in verifier.steps(rels):
             progress.step()
@@ -52,6 +55,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         _tell(report)
     return _FAILED if report.failures else 0
+
+
+def _adopt(session: Session, report: Report) -> None:
+    """Copies in the backup folder that the catalog does not know are known, or told of where they cannot be read."""
+    for name, error in adopt_unknown(session.ws).failures:
+        parsed = parse_name(name)
+        what = f"the catalog does not know it, and it cannot be read: {error}"
+        report.findings.append(Finding(Trouble.UNREADABLE, parsed.rel or "" if parsed else "", name, what))
 
 
 def _all_files(session: Session) -> list[str]:

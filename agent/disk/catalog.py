@@ -112,6 +112,14 @@ class Catalog(Database):
                 f"INSERT OR REPLACE INTO snapshots({SNAPSHOT_COLUMNS}) VALUES({marks})", map(snapshot_row, snapshots)
             )
 
+    def adopt(self, snapshot: Snapshot) -> bool:
+        """Whether the snapshot is known only from here on; one that is known, or about to be deleted, stays so."""
+        marks = ",".join("?" * 11)
+        with self.transaction():
+            row = snapshot_row(snapshot)
+            done = self._db.execute(f"INSERT OR IGNORE INTO snapshots({SNAPSHOT_COLUMNS}) VALUES({marks})", row)
+            return done.rowcount > 0
+
     def doom(self, snapshots: Sequence[Snapshot]) -> None:
         """Say that these files are about to be deleted by us, so that a crash in between looks like no loss."""
         with self.transaction():

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,27 @@ def test_the_key_may_follow_an_option(place: Place) -> None:
     scattered(place)
 
     assert place.run("forget-record", "levels.json", "--no-bot", "100013")[0] == 0
+
+
+def test_a_copy_that_a_killed_command_left_without_a_row_is_found_as_well(place: Place) -> None:
+    """Killed between name and row, beside an agent that later ends cleanly: no start looks for it."""
+    place.run("snapshot")
+    place.write("users.json", LATER)
+    place.run("snapshot")
+    with sqlite3.connect(place.backups / ".agent/catalog.sqlite3") as catalog:
+        catalog.execute("DELETE FROM snapshots")
+
+    code, _, _ = place.run("forget-record", "users.json", "3", "--yes")
+
+    assert (code, everything(place)) == (0, [])
+
+
+def test_a_copy_that_cannot_be_read_and_nobody_knows_is_left_for_a_person(place: Place) -> None:
+    place.run("snapshot")
+    name = "users_backup_2024-01-01T12-00-00-000Z.json.gz"
+    (place.backups / name).write_bytes(b"not compressed at all")
+
+    code, _, err = place.run("forget-record", "users.json", "3", "--yes")
+
+    assert code == 3
+    assert f"not looked through, as the catalog does not know it: {name}" in err

@@ -137,3 +137,15 @@ def test_file_that_cannot_be_looked_at_is_told_and_its_snapshots_are_held(
     assert code == 3
     assert "users.json: cannot be looked at, so its good snapshots are held: [Errno 5] Input/output error" in out
     assert len(copies(place)) == 3
+
+
+def test_file_that_is_gone_is_not_told_as_being_written(place: Place) -> None:
+    take(place, 3)
+    place.configure(FEW)
+    os.unlink(place.data / "users.json")
+
+    code, out, _ = place.run("prune", "users.json", "--yes")
+
+    assert code == 0
+    assert "being written" not in out
+    assert "held" in out

@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -142,3 +143,18 @@ def test_the_daemon_finds_rot_by_itself(place: Place) -> None:
         ws = Workspace.open(load_config(str(place.root / "agent.yaml"), None, {}), SystemClock())
         place.wait(lambda: last_results(ws).failure_count == 2)
         assert place.read("users.json") == USERS
+
+
+def test_a_copy_that_the_catalog_does_not_know_is_told_while_it_cannot_be_read_and_known_once_it_can(
+    kept: Place,
+) -> None:
+    """As packed ones, in a catalog made anew, while what they are packed against is lost."""
+    name = "users_backup_2024-01-01T12-00-00-000Z.json.gz"
+    (kept.backups / name).write_bytes(b"not compressed at all")
+    code, told = kept.json("verify")
+    (kept.backups / name).write_bytes(gzip.compress(json.dumps(USERS).encode()))
+
+    assert (code, [finding["snapshot"] for finding in told["findings"]]) == (3, [name])
+    assert "the catalog does not know it" in told["findings"][0]["what"]
+    assert kept.run("verify")[0] == 0
+    assert name in [s["name"] for s in kept.snapshots()]
