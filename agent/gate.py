@@ -3,9 +3,8 @@
 At a start no bot runs yet, so that healing is certain; the same walk serves `check` and `check --heal`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 from agent.core.model import Reason
 from agent.core.settle import Due
@@ -15,7 +14,6 @@ from agent.pipeline import Pipeline
 from agent.rescan import Findings, Rescan
 from agent.workspace import Workspace
 
-BATCH_FILES = 256
 _LOOKS_MAX = 3  # a file that was written a moment ago is looked at again, this often
 
 
@@ -45,11 +43,9 @@ class Gate:
         bad = [rel for rel in self.ws.catalog.not_good() if is_data_file(rel)]
         todo = dict.fromkeys([*findings.changed, *findings.missing, *bad])
         for attempt in range(_LOOKS_MAX):
-            damaged: list[str] = []
-            for batch in batches(todo):
-                if self.stopping():
-                    return findings
-                damaged += self._look(batch)
+            damaged = self._look(todo)
+            if self.stopping():
+                return findings
             # Only when all were looked at is it known whether one file is gone, or most of them.
             for rel in damaged if heal else ():
                 if self.stopping():
@@ -62,13 +58,13 @@ class Gate:
             todo = dict.fromkeys(again)
         return findings
 
-    def _look(self, rels: Sequence[str]) -> list[str]:
-        """Look at one batch; return the damaged files."""
-        now = self.ws.clock.monotonic()
-        outcomes = self.pipeline.run([Due(rel, True, now) for rel in rels], Reason.STARTUP, at_gate=True)
-        for outcome in outcomes:
+    def _look(self, rels: Iterable[str]) -> list[str]:
+        """Look at all of `rels`; return the damaged files."""
+        damaged = []
+        for outcome in self.pipeline.outcomes(dues_of(self.ws, rels, self.stopping), Reason.STARTUP, at_gate=True):
             self._note(outcome)
-        return [o.rel for o in outcomes if o.ending is Ending.DAMAGED]
+            damaged += [outcome.rel] if outcome.ending is Ending.DAMAGED else []
+        return damaged
 
     def _note(self, outcome: Outcome) -> None:
         self.tell(outcome)
@@ -78,8 +74,9 @@ class Gate:
             self.last[outcome.rel] = outcome
 
 
-def batches(rels: Iterable[str]) -> Iterator[list[str]]:
-    """Yield `rels` in lists that share their flushes."""
-    pending = iter(rels)
-    while batch := list(islice(pending, BATCH_FILES)):
-        yield batch
+def dues_of(ws: Workspace, rels: Iterable[str], stopping: Callable[[], bool]) -> Iterator[Due]:
+    """Yield `rels` as files that were quiet, each due from the moment it is asked for; none once it is to stop."""
+    for rel in rels:
+        if stopping():
+            return
+        yield Due(rel, True, ws.clock.monotonic())

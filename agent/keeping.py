@@ -22,9 +22,9 @@ class OriginalsKeeper:
 
     ws: Workspace
     originals: Originals
-    digests: dict[str, str] = field(default_factory=dict)  # of the originals, by rel
+    digests: dict[str, bytes] = field(default_factory=dict)  # of the originals, by rel
     linked: set[str] = field(default_factory=set)
-    read_back: set[str] = field(default_factory=set)  # snapshots made now: read back when they were
+    read_back: set[str] = field(default_factory=set)  # files whose newest good snapshot was made, and so read back, now
     good_count: int = 0
     never_good: list[str] = field(default_factory=list)
 
@@ -41,7 +41,7 @@ class OriginalsKeeper:
 
     def after(self, looks: Sequence[Look], staging: StagingFolder) -> None:
         published = {look.rel: look.published.name for look in looks if look.published is not None}
-        self.read_back |= set(published.values())
+        self.read_back |= published.keys()
         waiting = [look for look in looks if look.rel not in self.digests]
         links = {look.rel: published[look.rel] for look in waiting if look.rel in published}
         try:
@@ -50,7 +50,9 @@ class OriginalsKeeper:
             self._copy(waiting, staging)
             return
         self.linked |= links.keys() - set(known)
-        self.digests |= {look.rel: look.capture.digest for look in waiting if look.rel in links and look.capture}
+        for look in waiting:
+            if look.rel in links and look.capture is not None:
+                self.digests[look.rel] = bytes.fromhex(look.capture.digest)
         self._learn(known)
         self._copy([look for look in waiting if look.rel not in links], staging)
 
@@ -65,7 +67,7 @@ class OriginalsKeeper:
             for look in looks:
                 if look.capture is not None:
                     staged.append(self.originals.stage(look.capture, staging))
-                    self.digests[look.rel] = look.capture.digest
+                    self.digests[look.rel] = bytes.fromhex(look.capture.digest)
             self._learn(self.originals.keep(staged, staging))
         finally:
             for original in staged:
@@ -74,4 +76,4 @@ class OriginalsKeeper:
     def _learn(self, known: Sequence[str]) -> None:
         """A run that was cut short had these: what it kept are the originals."""
         for rel in known:
-            self.digests[rel] = self.originals.digest(rel)
+            self.digests[rel] = bytes.fromhex(self.originals.digest(rel))

@@ -3,7 +3,7 @@
 What nobody waits for, and may take long, has a calm lane of its own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,11 +15,15 @@ _SLOW_LANES = 2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work on some files; `began` is a moment of the monotonic clock."""
+    """Work on some files; `began` is a moment of the monotonic clock.
+
+    `outcomes` holds what was concluded, also of a job that failed later on.
+    """
 
     dues: tuple[Due, ...]
     began: float
-    future: Future[list[Outcome]]
+    outcomes: list[Outcome]
+    future: Future[None]
     is_quick: bool
     is_heal: bool
 
@@ -57,7 +61,7 @@ class Lanes:
     def fly(
         self,
         dues: Sequence[Due],
-        work: Callable[[], list[Outcome]],
+        work: Callable[[], Iterable[Outcome]],
         *,
         now: float,
         quick: bool = False,
@@ -65,8 +69,10 @@ class Lanes:
         calm: bool = False,
     ) -> None:
         """Begin a job; the loop is woken when it is done."""
-        future = (self._quick if quick else self._calm if calm else self._slow).submit(work)
-        self._jobs.append(Job(tuple(dues), now, future, quick, heal))
+        outcomes: list[Outcome] = []
+        lane = self._quick if quick else self._calm if calm else self._slow
+        future = lane.submit(lambda: outcomes.extend(work()))
+        self._jobs.append(Job(tuple(dues), now, outcomes, future, quick, heal))
         future.add_done_callback(lambda _: self._wake())
 
     def landed(self) -> Iterator[Job]:

@@ -59,6 +59,7 @@ TAGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 _RESET, _BOLD, _DIM, _CYAN = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m"
 _LEVEL_COLOURS = {"debug": _DIM, "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 _STUCK_LIMIT_MS = 1000
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -116,7 +117,7 @@ def _as_json(_logger: WrappedLogger, _method: str, event: Event) -> str:
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     if trace := event.pop("exception", None):
         event["exception"] = _Lines(trace)
-    return json.dumps(_printable({**first, **event}), ensure_ascii=False)
+    return _encode(_printable({**first, **event}))
 
 
 class _Console:
@@ -146,7 +147,7 @@ class _Console:
 
 def _visible(text: str) -> str:
     """Return `text` on one printable line; a backslash stays single, because sentences hold displayed names too."""
-    return "\\".join(map(display, text.split("\\")))
+    return text if text.isprintable() else "\\".join(map(display, text.split("\\")))
 
 
 class _Lines(str):
@@ -158,7 +159,7 @@ class _Lines(str):
 def _word(value: object) -> str:
     plain = _printable(value)
     if not isinstance(plain, str):
-        return json.dumps(plain, ensure_ascii=False)
+        return _encode(plain)
     if plain and not any(mark in plain for mark in ' "='):
         return plain
     return '"' + plain.replace('"', r"\"") + '"'

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agent.checks import check
 from agent.config import FileRule
@@ -15,7 +16,7 @@ from agent.core.model import CheckResult, FileState, Grade, Snapshot
 from agent.core.settle import Due
 from agent.disk.atomic import is_disk_full
 from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
-from agent.disk.publish import Prepared
+from agent.disk.draft import Prepared
 from agent.disk.staging import StagingFolder
 from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
@@ -242,26 +243,25 @@ class Looker:
         """Note what was seen.  The outline of the last good state and its times stay through every damage."""
         now, past, caught = self._ws.clock.utc(), look.past, look.capture
         state = past or FileState(look.rel, grade, now)
-        state = replace(state, grade=grade, since=state.since if past and past.grade is grade else now)
+        news: dict[str, Any] = {"grade": grade, "since": state.since if past and past.grade is grade else now}
         if caught is not None:
-            state = replace(
-                state, signature=caught.signature, digest=caught.digest, ownership=caught.ownership, mode=caught.mode
-            )
+            news |= {"signature": caught.signature, "digest": caught.digest}
+            news |= {"ownership": caught.ownership, "mode": caught.mode}
         why = look.decision.why if isinstance(look.decision, LeaveAlone) else None
         if grade is Grade.GOOD:
-            if past is not None and past.digest != state.digest:  # a good state of the bot's own ends a row of heals
-                state = replace(state, heals=0, healed_at=None, healed_grade=None)
+            if past is not None and past.digest != news.get("digest", past.digest):
+                # A good state of the bot's own ends a row of heals.
+                news |= {"heals": 0, "healed_at": None, "healed_grade": None}
             shape = look.result.shape if look.result else None
             newest = next((s.taken_at for s in look.snapshots if s.grade is Grade.GOOD), None)
-            state = replace(
-                state, last_good_at=now, last_snapshot_at=newest, shape=shape, gave_up=False, is_mass_loss=False
-            )
+            news |= {"last_good_at": now, "last_snapshot_at": newest, "shape": shape}
+            news |= {"gave_up": False, "is_mass_loss": False}
         elif grade is Grade.UNREADABLE:
-            state = replace(state, signature=None)
+            news["signature"] = None
         else:
-            gave_up, is_mass_loss = why is LeftWhy.GAVE_UP, why is LeftWhy.MASS
-            state = replace(state, gave_up=gave_up or state.gave_up, is_mass_loss=is_mass_loss)
-        look.state = state
+            news["gave_up"] = why is LeftWhy.GAVE_UP or state.gave_up
+            news["is_mass_loss"] = why is LeftWhy.MASS or state.is_mass_loss
+        look.state = replace(state, **news)
 
     def _now_ns(self) -> int:
         return int(self._ws.clock.utc().timestamp() * 1e9)

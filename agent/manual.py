@@ -9,7 +9,7 @@ from functools import partial
 from agent.core.model import FileState, Grade, HealAction, Reason, Snapshot
 from agent.core.settle import Due
 from agent.disk.capture import CHUNK_BYTES
-from agent.disk.publish import Draft, Refused
+from agent.disk.draft import Draft, Refused
 from agent.disk.staging import StagedFile
 from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome

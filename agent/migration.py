@@ -8,16 +8,17 @@ by itself, before its gate; `backup-agent migrate` does it for a person.
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 from agent.core.decide import restore_candidates
 from agent.core.errors import AgentError
 from agent.core.model import Grade, Reason
-from agent.core.settle import Due
 from agent.core.stamp import format_stamp
 from agent.cure import Cure
 from agent.disk.originals import Originals, is_migrated
 from agent.disk.walk import Found, Skipped, walk_data_files
-from agent.gate import Gate, batches
+from agent.gate import Gate, dues_of
 from agent.healing import Healer
 from agent.keeping import DAMAGED, OriginalsKeeper
 from agent.logs import get_logger
@@ -78,11 +79,11 @@ class Migration:
         Raises: as `Pipeline.run`; the next run goes on.
         """
         ws = self.ws
-        summary = self._inventory(Adopter(ws, self.progress).run())
+        summary, rels = self._inventory(Adopter(ws, self.progress).run())
         if summary.is_nothing():
             return summary
         originals = Originals(ws.config.backup_dir, self._begin())
-        kept = self._keep_originals(originals, summary)
+        kept = self._keep_originals(rels, originals, summary)
         self._gate(summary)
         if self.stopping():
             return None
@@ -96,8 +97,8 @@ class Migration:
     def plan(self) -> Summary:
         """Return what `run` would do; nothing is changed."""
         copies = Adopter(self.ws, self.progress).run(dry_run=True)
-        summary = self._inventory(copies)
-        for rel in self._files(summary):
+        summary, rels = self._inventory(copies)
+        for rel in rels:
             outcome = self._mended(rel, dry_run=True)
             if outcome.ending is Ending.UNCHANGED:
                 summary.good += 1
@@ -110,7 +111,8 @@ class Migration:
             self.progress()
         return summary
 
-    def _inventory(self, copies: Adoption) -> Summary:
+    def _inventory(self, copies: Adoption) -> tuple[Summary, list[str]]:
+        """Return what is there, and all data files."""
         adopted: dict[str, int] = {}
         for snapshot in self.ws.catalog.all_snapshots():
             if snapshot.reason is Reason.ADOPTED:
@@ -118,24 +120,27 @@ class Migration:
         summary = Summary(
             adopted=dict(sorted(adopted.items())), beside=dict(sorted(copies.adopted.items())), left_beside=copies.left
         )
-        summary.files = len(self._files(summary))
-        return summary
+        rels = self._files(summary)
+        summary.files = len(rels)
+        return summary, rels
 
     def _files(self, summary: Summary) -> list[str]:
         """Return all data files; where the disk gives no answer it is asked again, and then that is noted."""
-        config, hidden = self.ws.config, list[Skipped]()
+        config = self.ws.config
         for attempt in range(_LOOKS_MAX):
             if attempt:
                 self.pause(config.watch.debounce_s)
+            rels, hidden = list[str](), list[Skipped]()
             with self.ws.data_root() as root_fd:
-                entries = list(
-                    walk_data_files(root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d))
-                )
-            hidden = [entry for entry in entries if isinstance(entry, Skipped) and entry.hides_files]
+                for entry in walk_data_files(root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d)):
+                    if isinstance(entry, Found):
+                        rels.append(entry.rel)
+                    elif entry.hides_files:
+                        hidden.append(entry)
             if not hidden or self.stopping():
                 break
         self._note_hidden(hidden, summary)
-        return [entry.rel for entry in entries if isinstance(entry, Found)]
+        return rels
 
     def _note_hidden(self, hidden: Sequence[Skipped], summary: Summary) -> None:
         for entry in hidden:
@@ -156,14 +161,14 @@ class Migration:
 
     # the steps
 
-    def _keep_originals(self, originals: Originals, summary: Summary) -> OriginalsKeeper:
+    def _keep_originals(self, rels: list[str], originals: Originals, summary: Summary) -> OriginalsKeeper:
         """Every live file has its copy, and the good ones a snapshot; then those are mended that were never good."""
         kept = OriginalsKeeper(self.ws, originals)
-        todo = self._files(summary)
+        todo = rels
         for attempt in range(_LOOKS_MAX):
-            for batch in batches(todo):
-                if not self.stopping():
-                    self._keep_batch(batch, kept)
+            dues = dues_of(self.ws, todo, self.stopping)
+            for outcome in self.pipeline.outcomes(dues, Reason.STARTUP, at_gate=True, keeper=kept):
+                self.tell(outcome)
             todo = [rel for rel in todo if rel not in kept.digests]
             if not todo or self.stopping() or attempt == _LOOKS_MAX - 1:
                 break
@@ -173,12 +178,6 @@ class Migration:
         for rel in kept.never_good if not self.stopping() else ():
             self._mend(rel, summary)
         return kept
-
-    def _keep_batch(self, rels: Sequence[str], kept: OriginalsKeeper) -> None:
-        now = self.ws.clock.monotonic()
-        dues = [Due(rel, quiet=True, first_at=now) for rel in rels]
-        for outcome in self.pipeline.run(dues, Reason.STARTUP, at_gate=True, keeper=kept):
-            self.tell(outcome)
 
     def _mend(self, rel: str, summary: Summary) -> None:
         outcome = self._mended(rel, dry_run=False)
@@ -226,19 +225,20 @@ class Migration:
             if not hidden or self.stopping():
                 break
         self._note_hidden(hidden, summary)
-        for rel in self._files(summary):
-            if rel not in summary.left and self.ws.catalog.newest(rel, Grade.GOOD) is None:
-                summary.left[rel] = str(Grade.UNREADABLE)  # it came after the gate, or nobody was told of its look
 
     def _verify(self, originals: Originals, kept: OriginalsKeeper, summary: Summary) -> None:
         """Read back the newest good snapshot of every file, and every original, but what just was when it was made."""
-        for rel in self._files(summary):
-            newest = self.ws.catalog.newest(rel, Grade.GOOD)
-            if newest is not None:
-                whole = newest.name in kept.read_back or self.ws.store.is_intact(newest)
-                self._tick(summary, newest.name, whole=whole)
+        unseen = set(self._files(summary))
+        for rel, snapshots in groupby(self.ws.catalog.all_snapshots(), attrgetter("rel")):
+            good = [snapshot for snapshot in snapshots if snapshot.grade is Grade.GOOD]
+            if good and rel in unseen:
+                unseen.remove(rel)
+                whole = rel in kept.read_back or self.ws.store.is_intact(good[-1])
+                self._tick(summary, good[-1].name, whole=whole)
+        for rel in sorted(unseen - summary.left.keys()):
+            summary.left[rel] = str(Grade.UNREADABLE)  # it came after the gate, or nobody was told of its look
         for rel, digest in kept.digests.items():
-            whole = rel in kept.linked or originals.digest(rel) == digest
+            whole = rel in kept.linked or originals.digest(rel) == digest.hex()
             self._tick(summary, f"{originals.folder}/{rel}", whole=whole)
 
     def _tick(self, summary: Summary, name: str, *, whole: bool) -> None:

@@ -42,7 +42,8 @@ def refuse_unfit(config: Config) -> None:
 
 
 def _obstacles(config: Config) -> Iterator[str]:
-    sizes = [0]
+    sizes, user = [0], os.geteuid()
+    folders: set[str] = set()
     for entry in walk_data_files(config.data_dir, config.is_data_file, lambda d: not config.may_hold_data_files(d)):
         path = os.path.join(config.data_dir, entry.rel)
         if isinstance(entry, Skipped):
@@ -51,13 +52,14 @@ def _obstacles(config: Config) -> Iterator[str]:
                 yield f"the folder {display(entry.rel or '.')} cannot be read{why}"
             continue
         sizes.append(entry.signature.size_bytes)
-        owner = os.stat(path, follow_symlinks=False).st_uid
-        if os.geteuid() not in (0, owner):
+        if user and user != (owner := os.stat(path, follow_symlinks=False).st_uid):
             yield f"{display(entry.rel)} belongs to user {owner}: run this as that user"
         elif why := _refusal(path, os.R_OK):
             yield f"{display(entry.rel)} cannot be read ({why})"
-        if why := _refusal(os.path.dirname(path), os.W_OK | os.X_OK):
-            yield f"the folder {display(os.path.dirname(entry.rel) or '.')} cannot be written to ({why})"
+        folders.add(entry.rel.rpartition("/")[0])
+    for rel in sorted(folders):
+        if why := _refusal(os.path.join(config.data_dir, rel), os.W_OK | os.X_OK):
+            yield f"the folder {display(rel or '.')} cannot be written to ({why})"
     for folder in (config.backup_dir, config.state_dir, config.temp_dir):
         if why := _refusal(_existing(folder), os.W_OK | os.X_OK):
             yield f"{display(folder)} cannot be written to ({why})"

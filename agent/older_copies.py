@@ -17,7 +17,7 @@ from agent.config import Config
 from agent.core.copies import OLD_FOLDERS, parse_copy, without_old_folder
 from agent.core.model import FileState, Grade, Ownership, Reason, Shape, Snapshot
 from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, NotADataFileError, open_data_file
-from agent.disk.publish import Draft
+from agent.disk.draft import Draft
 from agent.disk.staging import StagedFile, StagingFolder, open_root
 from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.workspace import Workspace

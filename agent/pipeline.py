@@ -1,16 +1,14 @@
 """One settled file, in order: capture, check, decide, publish or hold, rotate, record.  READ FIRST.
 
-A batch of due files goes through each step together, so that they share their flushes.  The first three steps are
-in `look.py`.  A file that is to be healed leaves here as `Ending.DAMAGED` and goes on in `healing.py`, which looks
-once more before it acts.
+Due files go through each step in portions that share their flushes; while one portion is on its way to the disk, the
+next one is looked at.  The first three steps are in `look.py`.  A file that is to be healed leaves here as
+`Ending.DAMAGED` and goes on in `healing.py`, which looks once more before it acts.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
 from dataclasses import replace
-from typing import Protocol
 
 from agent.checks import warnings_of
 from agent.core.decide import Heal, LeaveAlone, Publish, Unchanged, Wait
@@ -21,25 +19,13 @@ from agent.core.settle import Due
 from agent.core.stamp import next_stamp
 from agent.disk.atomic import is_disk_full
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
+from agent.disk.draft import Draft, Prepared, Refused
 from agent.disk.lock import LockSession
-from agent.disk.publish import Draft, Prepared, Refused
-from agent.disk.staging import StagingFolder
 from agent.look import Look, Looker
 from agent.outcome import Ending, Outcome
+from agent.portion import Keeper, Portion
 from agent.rotation import bound_aside, make_room, rotate
-from agent.workspace import Workspace
-
-_HELD_MAX_BYTES = 16 << 20  # of captured bytes; what more is due in the same batch follows
-
-
-class Keeper(Protocol):
-    """Keeps the files as they were before anything is done about them."""
-
-    def before(self, looks: Sequence[Look], staging: StagingFolder) -> list[Look]:
-        """Return the looks that are to go on, after all that they do not keep themselves was kept."""
-
-    def after(self, looks: Sequence[Look], staging: StagingFolder) -> None:
-        """The looks that went on have their snapshots, if they were given any."""
+from agent.workspace import FAILURES, Workspace
 
 
 class Pipeline:
@@ -53,67 +39,62 @@ class Pipeline:
         self._looker = Looker(ws, prepares=True)
         self._progress = progress
 
-    def run(
-        self, dues: Sequence[Due], reason: Reason, *, at_gate: bool = False, keeper: Keeper | None = None
-    ) -> list[Outcome]:
-        """Take every due file as far as it goes without a heal; return how each look that went on ended.
+    def run(self, dues: Iterable[Due], reason: Reason, *, at_gate: bool = False) -> list[Outcome]:
+        """As `outcomes`, all of them."""
+        return list(self.outcomes(dues, reason, at_gate=at_gate))
+
+    def outcomes(
+        self, dues: Iterable[Due], reason: Reason, *, at_gate: bool = False, keeper: Keeper | None = None
+    ) -> Iterator[Outcome]:
+        """Take every due file as far as it goes without a heal; yield how each look that went on ended.
+
+        What was yielded is concluded and its file free for others, whatever becomes of those that follow.
 
         Raises:
-            FileNotFoundError, NotADirectoryError: the data folder is not there; nothing was done.
-            OSError: the backup folder cannot be opened; nothing was done.
+            FileNotFoundError, NotADirectoryError: the data folder is not there; nothing was done about the others.
+            OSError: the backup folder cannot be opened; nothing was done about the others.
             sqlite3.Error: the catalog failed; snapshots may have been published that it does not know.
         """
-        ws, waiting = self._ws, iter(dues)
-        outcomes: list[Outcome] = []
-        with ExitStack() as held:
-            root_fd = held.enter_context(ws.data_root())
-            locks = held.enter_context(ws.locks.session())
-            staging = held.enter_context(ws.store.staging())
-            more = True
+        waiting, on_its_way, more = iter(dues), Portion(self._ws), True
+        try:
             while more:
-                began, looks = ws.clock.monotonic(), list[Look]()
+                portion = Portion(self._ws)
                 try:
-                    more = self._look_at(waiting, looks, root_fd, locks, staging, at_gate=at_gate)
-                    going_on = looks if keeper is None else keeper.before(looks, staging)
-                    self._publish(going_on, reason, staging, locks)
-                    outcomes += self._conclude(going_on, began)
-                    if keeper is not None:  # only now: should it fail, the catalog knows what was published
-                        keeper.after(going_on, staging)
-                finally:
-                    for look in looks:
-                        look.discard()
-            return outcomes
+                    more = self._look_at(waiting, portion, at_gate=at_gate)
+                    yield from self._finish(on_its_way, keeper)
+                    if portion.looks and keeper is not None:
+                        portion.going_on = keeper.before(portion.looks, portion.staging)
+                    self._publish(portion, reason)
+                    if more and portion.batch is not None:
+                        portion.batch.flush_beside()
+                except BaseException:
+                    portion.close()
+                    raise
+                on_its_way = portion
+            yield from self._finish(on_its_way, keeper)
+        finally:
+            on_its_way.close()
 
-    def _look_at(
-        self,
-        waiting: Iterator[Due],
-        looks: list[Look],
-        root_fd: int,
-        locks: LockSession,
-        staging: StagingFolder,
-        *,
-        at_gate: bool,
-    ) -> bool:
-        """Add to `looks` until they hold as much in memory as is good; return whether more may wait."""
-        held_bytes = 0
+    def _look_at(self, waiting: Iterator[Due], portion: Portion, *, at_gate: bool) -> bool:
+        """Look until the portion is whole; return whether more may wait."""
         for due in waiting:
-            look = self._look(root_fd, staging, due, locks, at_gate=at_gate)
-            looks.append(look)
+            if not portion.looks:
+                portion.open()
+            portion.add(self._look(portion, due, at_gate=at_gate))
             self._progress()
-            if look.capture is not None and isinstance(look.capture.content, bytes):
-                held_bytes += len(look.capture.content)
-            if held_bytes > _HELD_MAX_BYTES:
+            if portion.is_whole():
                 return True
         return False
 
-    def _look(self, root_fd: int, staging: StagingFolder, due: Due, locks: LockSession, *, at_gate: bool) -> Look:
+    def _look(self, portion: Portion, due: Due, *, at_gate: bool) -> Look:
         """Where the disk has no room for the copy that is checked, the space budget makes some, and we look again."""
-        look = self._looker.look(root_fd, staging, due, at_gate=at_gate, locked=locks.take(due.rel))
+        root_fd, staging = portion.root_fd, portion.staging
+        look = self._looker.look(root_fd, staging, due, at_gate=at_gate, locked=portion.locks.take(due.rel))
         if look.outcome is None or look.outcome.ending is not Ending.REFUSED:
             return look
         try:
             size = os.stat(due.rel, dir_fd=root_fd, follow_symlinks=False).st_size
-            thinned, _ = make_room(self._ws, size, locks=locks, held={due.rel})
+            thinned, _ = make_room(self._ws, size, locks=portion.locks, held={due.rel})
         except OSError:
             return look  # it is told already that there is no room
         if thinned:
@@ -121,10 +102,30 @@ class Pipeline:
             look.thinned_count = thinned
         return look
 
+    def _finish(self, portion: Portion, keeper: Keeper | None) -> Iterator[Outcome]:
+        """The portion has its snapshots, and they are known; it is closed before anybody hears of it."""
+        if not portion.looks:
+            return
+        failure: Exception | None = None
+        try:
+            self._take_published(portion)
+            outcomes = self._conclude(portion.going_on, portion.began)
+            try:
+                if keeper is not None:  # only now: should it fail, the catalog knows what was published
+                    keeper.after(portion.going_on, portion.staging)
+            except FAILURES as error:
+                failure = error
+        finally:
+            portion.close()
+        yield from outcomes
+        if failure is not None:
+            raise failure
+
     # publish or hold
 
-    def _publish(self, looks: Sequence[Look], reason: Reason, staging: StagingFolder, locks: LockSession) -> None:
-        """Make snapshots of all that are to be kept: good ones, suspect ones, and damaged ones left for a person."""
+    def _publish(self, portion: Portion, reason: Reason) -> None:
+        """Write all that is to be kept: good states, suspect ones, and damaged ones left for a person."""
+        looks = portion.going_on
         drafts: list[tuple[Look, Draft]] = []
         for look in looks:
             if look.outcome is None and look.capture is not None and (kept := _grade_to_keep(look)) is not None:
@@ -133,19 +134,32 @@ class Pipeline:
                 look.leave_room()
         if not drafts:
             return
-        room = self._with_room(drafts, locks, held={look.rel for look in looks if _is_bad(look)})
+        portion.drafts = self._with_room(drafts, portion.locks, held=portion.not_good())
         try:
-            published = self._ws.store.publish([draft for _, draft in room], staging)
-        except OSError as error:  # journal or folder: nothing was published, everything else goes on
-            for look, draft in room:
-                self._refuse(look, draft, error)
+            portion.batch = self._ws.store.batch([draft for _, draft in portion.drafts], portion.staging)
+        except OSError as error:
+            self._refuse_all(portion, error)
+
+    def _take_published(self, portion: Portion) -> None:
+        """Wait until what was written is durable and read back; its looks have their snapshots."""
+        if portion.batch is None:
             return
-        for (look, draft), done in zip(room, published, strict=True):
+        try:
+            published = portion.batch.finish()
+        except OSError as error:
+            self._refuse_all(portion, error)
+            return
+        for (look, draft), done in zip(portion.drafts, published, strict=True):
             if isinstance(done, Refused):
                 self._refuse(look, draft, done.error)
             else:
                 look.published = done
                 look.snapshots = [done, *look.snapshots]
+
+    def _refuse_all(self, portion: Portion, error: OSError) -> None:
+        """Journal or folder failed: nothing was published, everything else goes on."""
+        for look, draft in portion.drafts:
+            self._refuse(look, draft, error)
 
     def _draft(self, look: Look, grade: Grade, reason: Reason) -> Draft:
         caught, result = look.capture, look.result
@@ -266,10 +280,6 @@ class Pipeline:
 def _lacked_room(prepared: Future[Prepared]) -> bool:
     """Whether the disk was full; the budget is about to make room, so the copy is worth another try."""
     return is_disk_full(prepared.exception())
-
-
-def _is_bad(look: Look) -> bool:
-    return look.result is not None and look.result.grade is not Grade.GOOD
 
 
 def _warnings(look: Look) -> tuple[Problem, ...]:

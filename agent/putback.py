@@ -16,7 +16,7 @@ from agent.disk import swap
 from agent.disk.atomic import begin
 from agent.disk.beneath import folder_beneath, open_folder
 from agent.disk.capture import CHUNK_BYTES, Capture, NotADataFileError, digest_of, open_data_file, ownership_of
-from agent.disk.publish import Draft, Refused
+from agent.disk.draft import Draft, Refused
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.swap import Swapped, SwapResult
 from agent.workspace import Workspace

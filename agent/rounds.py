@@ -5,7 +5,7 @@ Nothing here waits; `idle_s` says for how long nothing is to be done.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 
 from agent.announce import Announcer
@@ -16,7 +16,6 @@ from agent.core.model import Grade, Reason
 from agent.core.pace import BackOff, Gathering
 from agent.core.settle import Due, Settler
 from agent.disk.watcher import Watcher
-from agent.gate import BATCH_FILES
 from agent.healing import Healer
 from agent.lanes import Job, Lanes
 from agent.logs import get_logger
@@ -26,6 +25,7 @@ from agent.outcome import RETRIED, SETTLED, SOON, Ending, Outcome
 from agent.packing import Packing
 from agent.patrol import Patrol
 from agent.pipeline import Pipeline
+from agent.portion import PORTION_FILES
 from agent.record import Recorder, error_fields
 from agent.scrape import Scrape
 from agent.space import SpaceWatch
@@ -181,7 +181,7 @@ class Rounds:
         now = self._clock.monotonic()
         busy = self.lanes.files()
         small: list[Due] = []
-        for due in self.settler.due(now, limit=BATCH_FILES):
+        for due in self.settler.due(now, limit=PORTION_FILES):
             if not self._config.is_data_file(due.rel):
                 self.patrol.rescan.forget(due.rel)  # a reload has excluded it
             elif due.rel in busy:
@@ -194,7 +194,7 @@ class Rounds:
             self._look(small, quick=True)
 
     def _look(self, dues: Sequence[Due], *, quick: bool) -> None:
-        work = lambda: self.pipeline.run(dues, Reason.CHANGE)  # noqa: E731  # the job of a lane
+        work = lambda: self.pipeline.outcomes(dues, Reason.CHANGE)  # noqa: E731  # the job of a lane
         self.lanes.fly(dues, work, now=self._clock.monotonic(), quick=quick)
 
     def _heal(self, dues: Sequence[Due]) -> None:
@@ -206,18 +206,17 @@ class Rounds:
         for job in jobs:
             if job.is_heal:
                 self._mind_bot()
-            try:
-                outcomes = job.future.result()
-            except FAILURES as error:
-                self._job_failed(job, error)
-                continue
-            by_rel = {due.rel: due for due in job.dues}
+            outcomes, by_rel = job.outcomes, {due.rel: due for due in job.dues}
             for outcome in outcomes:
                 self.learn(outcome)
                 if outcome.ending is Ending.PUBLISHED:
                     self._packing.note(outcome.rel)
                     self._metrics.protect_duration.observe(outcome.duration_s)
                 self.wait_again(by_rel[outcome.rel], outcome)
+            try:
+                job.future.result()
+            except FAILURES as error:
+                self._job_failed(by_rel.keys() - {outcome.rel for outcome in outcomes}, error)
             hurt = [by_rel[o.rel] for o in outcomes if o.ending is Ending.DAMAGED]
             if hurt and not stopping:
                 self._heal(hurt)
@@ -294,8 +293,8 @@ class Rounds:
             grace_s = self._config.recovery.missing_grace_s if outcome.grade is Grade.MISSING else 0.0
             self.settler.retry(due.rel, at=now + max(self._config.watch.debounce_s, grace_s), first_at=due.first_at)
 
-    def _job_failed(self, job: Job, error: Exception) -> None:
-        """A whole batch could not be worked on: all of it is tried again."""
+    def _job_failed(self, rels: Collection[str], error: Exception) -> None:
+        """A job ended before these were concluded: they are tried again."""
         if not os.path.isdir(self._config.data_dir):
             self.patrol.lose_root(self._clock.monotonic())
         elif isinstance(error, sqlite3.Error):
@@ -306,10 +305,10 @@ class Rounds:
                 self._begin_anew()
         else:
             self._metrics.io_errors.inc(Operation.PUBLISH)
-            self._log.error("pipeline_failed", files=len(job.dues), **error_fields(error))
+            self._log.error("pipeline_failed", files=len(rels), **error_fields(error))
         now = self._clock.monotonic()
-        for due in job.dues:
-            self.settler.retry(due.rel, at=now + self._backoff.next_s(due.rel), first_at=None)
+        for rel in rels:
+            self.settler.retry(rel, at=now + self._backoff.next_s(rel), first_at=None)
 
     def _begin_anew(self) -> None:
         try:
@@ -354,11 +353,9 @@ class Rounds:
         rels = list(dict.fromkeys([*waiting, *self.patrol.rescan.walk().changed]))
         now = self._clock.monotonic()
         left: list[str] = []
-        for start in range(0, len(rels), BATCH_FILES):
-            dues = [Due(rel, True, now) for rel in rels[start : start + BATCH_FILES]]
-            for outcome in self.pipeline.run(dues, Reason.SHUTDOWN):
-                self._recorder.record(outcome)
-                left += [outcome.rel] if outcome.ending in SOON else []
+        for outcome in self.pipeline.outcomes([Due(rel, True, now) for rel in rels], Reason.SHUTDOWN):
+            self._recorder.record(outcome)
+            left += [outcome.rel] if outcome.ending in SOON else []
         if left:
             self._announce.left_pending(left)
         for late in self.healer.recheck_displaced():

@@ -1,6 +1,7 @@
 """What a migration did, or would do: written down beside the originals, and told to a person."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 from agent.outcome import Ending, Outcome
@@ -51,6 +52,9 @@ class Summary:
         if outcome.error is not None:
             self.errors[outcome.rel] = str(outcome.error)
 
-    def as_text(self, digests: dict[str, str]) -> bytes:
-        """Return the page for the folder of the originals; `digests` are theirs."""
-        return json.dumps({**asdict(self), "sha256": digests}, indent=2).encode() + b"\n"
+    def as_text(self, digests: Mapping[str, bytes]) -> Iterator[bytes]:
+        """Yield the page for the folder of the originals in pieces; `digests` are theirs, and may be very many."""
+        yield json.dumps(asdict(self), indent=2).removesuffix("\n}").encode() + b',\n  "sha256": {'
+        lines = (f"\n    {json.dumps(rel)}: {json.dumps(digest.hex())}" for rel, digest in digests.items())
+        yield from (("," * (number > 0) + line).encode() for number, line in enumerate(lines))
+        yield b"\n  }\n}\n" if digests else b"}\n}\n"

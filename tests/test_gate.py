@@ -2,8 +2,7 @@ from pathlib import Path
 
 from bench import DAMAGE, USERS, Bench, document
 
-from agent import gate as gate_module
-from agent.gate import Gate, batches
+from agent.gate import Gate
 from agent.outcome import Ending, Outcome
 from agent.rescan import Rescan
 
@@ -62,9 +61,9 @@ def test_required_file_that_is_gone_is_back(tmp_path: Path) -> None:
     assert (bench.data / USERS).read_bytes() == document(1)
 
 
-def test_nothing_is_restored_while_most_files_are_gone_whatever_the_batches(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    """The first batch holds few of the missing files: only after the last one is it known how many there are."""
-    monkeypatch.setattr(gate_module, "BATCH_FILES", 2)
+def test_nothing_is_restored_while_most_files_are_gone_whatever_the_portions(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The first portion holds few of the missing files: only after the last one is it known how many there are."""
+    monkeypatch.setattr("agent.portion.PORTION_FILES", 2)
     bench, told = Bench(tmp_path, REQUIRED), []
     rels = [USERS, *(f"file{n}.json" for n in range(7))]
     for rel in rels:
@@ -78,17 +77,11 @@ def test_nothing_is_restored_while_most_files_are_gone_whatever_the_batches(tmp_
 
 
 def test_stop_ends_the_pass(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(gate_module, "BATCH_FILES", 2)
+    monkeypatch.setattr("agent.portion.PORTION_FILES", 2)
     bench, told = Bench(tmp_path), []
     for number in range(10):
         bench.write(document(number), f"file{number}.json")
 
     gate_of(bench, told, stop_after=2).run()
 
-    assert len(told) == 2
-
-
-def test_batches_hold_every_file_once() -> None:
-    rels = [str(n) for n in range(gate_module.BATCH_FILES * 2 + 1)]
-
-    assert [rel for batch in batches(rels) for rel in batch] == rels
+    assert len(told) == 4  # what had been looked at meanwhile is brought to its end

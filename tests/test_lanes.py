@@ -20,7 +20,7 @@ def test_job_wakes_the_loop_and_lands_once(woken: threading.Event) -> None:
     lanes.fly([DUE], lambda: DONE, now=1.0, quick=True)
 
     assert woken.wait(10)
-    assert [job.future.result() for job in lanes.finish()] == [DONE]
+    assert [job.outcomes for job in lanes.finish()] == [DONE]
     assert list(lanes.landed()) == []
     lanes.close()
 

@@ -7,8 +7,10 @@ from bench import DAMAGE, USERS, Bench, document
 
 from agent.core.decide import LeftWhy
 from agent.core.errors import SpaceBudgetError
-from agent.core.model import Grade, HealAction, Snapshot
-from agent.disk.publish import Draft, Refused
+from agent.core.model import Grade, HealAction, Reason
+from agent.core.settle import Due
+from agent.disk.draft import Draft
+from agent.disk.publish import Batch
 from agent.disk.staging import StagingFolder
 from agent.outcome import Ending, Outcome
 
@@ -244,23 +246,57 @@ def test_store_that_cannot_write_refuses_and_is_asked_again(tmp_path: Path, monk
 def test_batch_of_large_files_is_held_in_memory_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.pipeline._HELD_MAX_BYTES", 3 * len(document(1)))
+    monkeypatch.setattr("agent.portion._HELD_MAX_BYTES", 3 * len(document(1)))
     bench = Bench(tmp_path)
     rels = [f"{n}.json" for n in range(10)]
     for rel in rels:
         bench.write(document(1), rel)
     batches: list[int] = []
-    publish = bench.ws.store.publish
+    batch = bench.ws.store.batch
 
-    def counting(drafts: Sequence[Draft], staging: StagingFolder) -> list[Snapshot | Refused]:
+    def counting(drafts: Sequence[Draft], staging: StagingFolder) -> Batch:
         batches.append(len(drafts))
-        return publish(drafts, staging)
+        return batch(drafts, staging)
 
-    monkeypatch.setattr(bench.ws.store, "publish", counting)
+    monkeypatch.setattr(bench.ws.store, "batch", counting)
     outcomes = bench.look(*rels)
 
     assert [(o.rel, o.ending) for o in outcomes] == [(rel, Ending.PUBLISHED) for rel in rels]
     assert batches == [4, 4, 2]
+
+
+def test_file_is_free_for_others_once_its_outcome_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.portion.PORTION_FILES", 2)
+    bench = Bench(tmp_path)
+    rels = [f"{n}.json" for n in range(5)]
+    for rel in rels:
+        bench.write(document(1), rel)
+    dues = [Due(rel, quiet=True, first_at=bench.clock.monotonic()) for rel in rels]
+
+    seen = []
+    for outcome in bench.pipeline.outcomes(dues, Reason.CHANGE):
+        with bench.ws.locks.session() as locks:
+            seen.append((outcome.rel, outcome.ending, locks.take(outcome.rel)))
+
+    assert seen == [(rel, Ending.PUBLISHED, True) for rel in rels]
+
+
+def test_portion_on_its_way_leaves_nothing_behind_when_nobody_wants_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.portion.PORTION_FILES", 2)
+    bench = Bench(tmp_path)
+    rels = [f"{n}.json" for n in range(6)]
+    for rel in rels:
+        bench.write(document(1), rel)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    outcomes = bench.pipeline.outcomes([Due(rel, quiet=True, first_at=0.0) for rel in rels], Reason.CHANGE)
+
+    assert next(outcomes).ending is Ending.PUBLISHED
+    outcomes.close()  # type: ignore[attr-defined]  # it is a generator
+
+    assert os.listdir(bench.backups / ".agent" / "staging") == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 @pytest.mark.parametrize("parser", ["strict", "python"])

@@ -3,8 +3,9 @@
 import json
 import os
 import shutil
+import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bench import DAMAGE, USERS, Bench, document
 
 import agent.compaction as compaction_module
 from agent.announce import Announcer
+from agent.core.model import FileState
 from agent.logs import configure_logs
 from agent.metrics import Metrics
 from agent.record import Recorder
@@ -98,6 +100,33 @@ def test_folder_that_went_and_came_back_is_guarded_again(days: Days) -> None:
     days.pass_s(60)
 
     assert bench.stored() == [document(2), document(1)]
+
+
+def test_portion_that_is_safe_is_told_of_although_the_catalog_fails_in_a_later_one(
+    days: Days, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Promise 7: what was published has its log line, whatever becomes of the rest of its batch."""
+    configure_logs("json", "info", sys.stderr)
+    monkeypatch.setattr("agent.portion.PORTION_FILES", 2)
+    catalog, saved = days.bench.ws.catalog, 0
+    save = catalog.save_files
+
+    def fail_once(states: Iterable[FileState]) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        save(states)
+
+    rels = [f"{n}.json" for n in range(5)]
+    for rel in rels:
+        days.bench.write(document(1), rel)
+    monkeypatch.setattr(catalog, "save_files", fail_once)
+    days.pass_s(60)
+
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert sorted(e["file"] for e in events if e["event"] == "snapshot_published") == rels
+    assert [e["event"] for e in events if e["level"] == "error"] == ["catalog_failed"]
 
 
 def test_refused_snapshot_is_tried_again_with_growing_pauses(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:

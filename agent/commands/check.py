@@ -14,9 +14,8 @@ from agent.core.decide import Wait
 from agent.core.folding import FOLDED_MIN, fold
 from agent.core.model import Grade, HealAction, Problem, Reason
 from agent.core.naming import display
-from agent.core.settle import Due
 from agent.disk.walk import Skipped
-from agent.gate import Gate, batches
+from agent.gate import Gate, dues_of
 from agent.look import Look, one_look
 from agent.outcome import SOON, Ending, Outcome
 from agent.rescan import Rescan
@@ -169,12 +168,10 @@ def _heal_named(session: Session, rels: Sequence[str], tell: Callable[[Outcome],
     todo = list(rels)
     for attempt in range(LOOKS_MAX):
         ended: dict[str, Outcome] = {}
-        for batch in batches(todo):
-            now = session.ws.clock.monotonic()
-            dues = [Due(rel, quiet=True, first_at=now) for rel in batch]
-            for outcome in session.pipeline.run(dues, Reason.STARTUP, at_gate=True):
-                hurt = outcome.ending is Ending.DAMAGED
-                ended[outcome.rel] = session.healer.heal([outcome.rel], at_gate=True)[0] if hurt else outcome
+        dues = dues_of(session.ws, todo, lambda: False)
+        for outcome in session.pipeline.outcomes(dues, Reason.STARTUP, at_gate=True):
+            hurt = outcome.ending is Ending.DAMAGED
+            ended[outcome.rel] = session.healer.heal([outcome.rel], at_gate=True)[0] if hurt else outcome
         for outcome in ended.values():
             tell(outcome)
         todo = [rel for rel, outcome in ended.items() if outcome.ending in SOON]

@@ -12,7 +12,6 @@ from agent.commands.wording import print_json, problems_as_json, say, why
 from agent.core.model import Grade, Reason, Snapshot
 from agent.core.naming import display
 from agent.core.settle import Due
-from agent.gate import batches
 from agent.outcome import SOON, Ending, Outcome
 
 _PROBLEMS = (Ending.HELD, Ending.DAMAGED, Ending.LEFT, Ending.WAITING, Ending.FORGOTTEN, Ending.SKIPPED)
@@ -56,13 +55,12 @@ def _take(session: Session, rels: Sequence[str]) -> list[Outcome]:
     todo: Sequence[str] = rels
     progress = Progress("taking snapshots", len(rels))
     for attempt in range(LOOKS_MAX):
-        for batch in batches(todo):
-            # In the end a file that stays open for writing for ever is taken all the same, if it holds still.
-            waited_s = session.config.watch.max_delay_s if attempt == LOOKS_MAX - 1 else 0.0
-            first_at = session.ws.clock.monotonic() - waited_s
-            for outcome in session.pipeline.run([Due(rel, True, first_at) for rel in batch], Reason.MANUAL):
-                ended[outcome.rel] = outcome
-                progress.step()
+        # In the end a file that stays open for writing for ever is taken all the same, if it holds still.
+        waited_s = session.config.watch.max_delay_s if attempt == LOOKS_MAX - 1 else 0.0
+        first_at = session.ws.clock.monotonic() - waited_s
+        for outcome in session.pipeline.outcomes([Due(rel, True, first_at) for rel in todo], Reason.MANUAL):
+            ended[outcome.rel] = outcome
+            progress.step()
         todo = [rel for rel in todo if ended[rel].ending in SOON]
         if not todo or attempt == LOOKS_MAX - 1:
             break

@@ -161,3 +161,8 @@ def flush_file_system(fd: int) -> None:
 def drop_cached_pages(fd: int) -> None:
     """The next read of `fd` comes from the disk, as far as the kernel allows."""
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_ahead(fd: int) -> None:
+    """The disk is asked for all of `fd`, which will be read soon."""
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)

@@ -47,9 +47,7 @@ class Catalog(Database):
     def save_files(self, states: Iterable[FileState]) -> None:
         marks = ",".join("?" * 22)
         with self.transaction():
-            self._db.executemany(
-                f"INSERT OR REPLACE INTO files({FILE_COLUMNS}) VALUES({marks})", map(file_row, states)
-            )
+            self._db.executemany(f"INSERT OR REPLACE INTO files({FILE_COLUMNS}) VALUES({marks})", map(file_row, states))
 
     def forget_file(self, rel: str) -> None:
         with self.transaction():

@@ -13,6 +13,7 @@ from functools import partial
 from agent.disk.atomic import drop_cached_pages, flush, link_new, rename_new
 from agent.disk.beneath import open_beneath, open_folder, parent_beneath, split_rel
 from agent.disk.capture import Capture, digest_of
+from agent.disk.folders import Folders
 from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
 
 HOME = "_migration"
@@ -92,16 +93,14 @@ class Originals:
         with ExitStack() as held:
             root_fd = open_root(self._backup_dir)
             held.callback(os.close, root_fd)
-            folders: dict[str, int] = {}
+            folders = held.enter_context(Folders(root_fd))
             for rel, take in names:
                 folder, name = split_rel(f"{self.folder}/{rel}")
-                if folder not in folders:
-                    folders[folder] = self._make_folder(root_fd, folder, held)
                 try:
-                    take(folders[folder], name)
+                    take(folders.open(folder), name)
                 except FileExistsError:
                     known.append(rel)
-            for error in flush(list(folders.values())).values():
+            for error in folders.flush().values():
                 raise error
         return known
 
@@ -121,11 +120,12 @@ class Originals:
         finally:
             os.close(root_fd)
 
-    def write_summary(self, text: bytes, staging: StagingFolder) -> None:
+    def write_summary(self, text: Iterable[bytes], staging: StagingFolder) -> None:
         """What was done lies beside the copies, as `<stamp>.json`, durably; one that is there already stays."""
         staged = staging.create()
         try:
-            staged.write(text)
+            with os.fdopen(os.dup(staged.fd), "wb") as stream:
+                stream.writelines(text)
             os.fsync(staged.fd)
             root_fd = open_root(self._backup_dir)
             try:
@@ -140,16 +140,6 @@ class Originals:
                 os.close(root_fd)
         finally:
             staged.discard()
-
-    @staticmethod
-    def _make_folder(root_fd: int, folder: str, held: ExitStack) -> int:
-        created: list[str] = []
-        folder_fd = open_folder(root_fd, folder, create_mode=FOLDER_MODE, created=created)
-        held.callback(os.close, folder_fd)
-        for made in created:
-            with parent_beneath(root_fd, made) as (parent_fd, _):
-                os.fsync(parent_fd)
-        return folder_fd
 
 
 def is_migrated(backup_dir: str) -> bool:

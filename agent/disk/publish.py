@@ -7,61 +7,21 @@ renamed, and each folder is flushed once.  A large copy may be made ready before
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass
 
 from agent.core.errors import ReadBackError
-from agent.core.model import Grade, Ownership, Reason, Shape, Snapshot
-from agent.core.naming import Kind, display, snapshot_name
-from agent.core.stamp import next_stamp
-from agent.disk.atomic import drop_cached_pages, flush, rename_new
-from agent.disk.beneath import open_beneath, open_folder
+from agent.core.model import Snapshot
+from agent.core.naming import display
+from agent.disk.atomic import begin, drop_cached_pages, flush, read_ahead, rename_new
 from agent.disk.capture import CHUNK_BYTES
 from agent.disk.codec import Compression, open_writer, plain_digest
-from agent.disk.journal import Journal, Record
-from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
+from agent.disk.draft import Draft, Prepared, Refused, free_name, mode_for, publish_record, size_of
+from agent.disk.folders import Folders, let_go
+from agent.disk.journal import Journal
+from agent.disk.staging import StagedFile, StagingFolder, open_root
 
-_SHELVES = {Grade.GOOD: Kind.BACKUP, Grade.SUSPECT: Kind.SUSPECT}
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A copy that is on the disk.
-
-    `stored_bytes` is its size, once it was read back; not while a check may have the file mapped, because what is
-    mapped does not come from the disk.
-    """
-
-    staged: StagedFile
-    stored_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """Checked bytes on their way to become a snapshot or a quarantined copy; `prepared` is their copy to be."""
-
-    rel: str
-    content: bytes | StagedFile
-    digest: str
-    ownership: Ownership | None
-    grade: Grade
-    reason: Reason
-    shape: Shape | None
-    taken_at: datetime
-    prepared: Future[Prepared] | None = None
-
-    @property
-    def kind(self) -> Kind:
-        return _SHELVES.get(self.grade, Kind.QUARANTINED)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A draft that did not become a snapshot; nothing of it is left in the store."""
-
-    draft: Draft
-    error: OSError | ReadBackError
+_AHEAD_FILES = 32  # asked of the disk while one is compared
 
 
 @dataclass(slots=True)
@@ -73,6 +33,14 @@ class _Work:
     staged: StagedFile | None = None
     stored_bytes: int | None = None  # once it was read back
     error: OSError | ReadBackError | None = None
+
+    @property
+    def folder(self) -> str:
+        return self.name.rpartition("/")[0]
+
+    @property
+    def base(self) -> str:
+        return self.name.rpartition("/")[2]
 
 
 def prepare(
@@ -87,45 +55,98 @@ def prepare(
     staged = _written(content, staging, compression)
     try:
         os.fsync(staged.fd)
-        is_mapped = isinstance(content, StagedFile)
-        return Prepared(staged, None if is_mapped else _read_back(staged, compression, digest, rel))
+        if isinstance(content, StagedFile):  # a check may have it mapped
+            return Prepared(staged, None)
+        drop_cached_pages(staged.fd)
+        return Prepared(staged, _compared(staged, compression, digest, rel))
     except BaseException:
         if staged is not content:
             staged.discard()
         raise
 
 
-def publish(
-    drafts: Sequence[Draft], staging: StagingFolder, *, backup_dir: str, journal: Journal, compression: Compression
-) -> list[Snapshot | Refused]:
-    """Return for each draft, in order, the snapshot it became or why it did not.
+class Batch:
+    """Drafts on their way to become snapshots: written, told to the journal, and not durable yet."""
 
-    A published snapshot is complete, durable, and was read back from the disk with its digest intact.
+    def __init__(
+        self,
+        drafts: Sequence[Draft],
+        staging: StagingFolder,
+        *,
+        backup_dir: str,
+        journal: Journal,
+        compression: Compression,
+    ) -> None:
+        """Write the drafts; the caller finishes or discards the batch.
 
-    Raises:
-        OSError: the journal or the folder itself cannot be written; nothing was published.
-    """
-    root_fd = open_root(backup_dir)
-    works: list[_Work] = []
-    try:
-        works += [_Work(*free_name(root_fd, draft, compression.suffix)) for draft in drafts]
-        for work in works:
-            _attempt(work, _write, staging, compression)
-        written = [w for w in works if w.error is None]
-        journal_fd = journal.append([publish_record(w.draft, w.name, size_of(w.draft.content)) for w in written])
+        Raises:
+            OSError: the journal or the folder itself cannot be written; nothing was published.
+        """
+        self._compression = compression
+        self._works: list[_Work] = []
+        self._flushed: Future[None] | None = None
+        self._journal_fd = -1
+        self._root_fd = open_root(backup_dir)
         try:
-            _flush(works, journal_fd)
+            self._works += [_Work(*free_name(self._root_fd, draft, compression.suffix)) for draft in drafts]
+            for work in self._works:
+                _attempt(work, _write, staging, compression)
+            written = [w for w in self._works if w.error is None]
+            records = [publish_record(w.draft, w.name, size_of(w.draft.content)) for w in written]
+            self._journal_fd = journal.append(records)
+        except BaseException:
+            self.discard()
+            raise
+
+    def flush_beside(self) -> None:
+        """The flush begins now, beside the caller, who has something else to do until `finish`."""
+        self._flushed = begin(self._flush)
+
+    def finish(self) -> list[Snapshot | Refused]:
+        """Return for each draft, in order, the snapshot it became or why it did not.
+
+        A published snapshot is complete, durable, and was read back from the disk with its digest intact.
+
+        Raises:
+            OSError: the journal cannot be made durable; nothing was published.
+        """
+        try:
+            if self._flushed is None:
+                self._flush()
+            else:
+                self._flushed.result()
+            self._read_back()
+            _rename(self._works, self._root_fd)
+            return [_result(work, self._compression) for work in self._works]
         finally:
-            os.close(journal_fd)
-        for work in works:
-            _attempt(work, _check_back, compression)
-        _rename(works, root_fd)
-        return [_result(work, compression) for work in works]
-    finally:
-        let_go(root_fd)
-        for work in works:
+            self.discard()
+
+    def discard(self) -> None:
+        """Whatever did not become a snapshot is gone."""
+        if self._flushed is not None:
+            self._flushed.exception()  # it has its descriptors until it is done
+        let_go(self._journal_fd)
+        let_go(self._root_fd)
+        self._journal_fd = self._root_fd = -1
+        for work in self._works:
             if work.staged is not None:
                 work.staged.discard()
+
+    def _flush(self) -> None:
+        try:
+            _flush(self._works, self._journal_fd)
+        finally:
+            fd, self._journal_fd = self._journal_fd, -1
+            let_go(fd)  # others may append from here on
+
+    def _read_back(self) -> None:
+        """Compare what the disk has; it is asked for the next ones while one is looked at."""
+        waiting = [w for w in self._works if w.error is None and w.stored_bytes is None]
+        for at in range(len(waiting) + _AHEAD_FILES):
+            if at < len(waiting):
+                _attempt(waiting[at], _ask_disk, len(waiting) > 1)
+            if at >= _AHEAD_FILES:
+                _attempt(waiting[at - _AHEAD_FILES], _check_back, self._compression)
 
 
 # the steps
@@ -148,7 +169,7 @@ def _write(work: _Work, staging: StagingFolder, compression: Compression) -> Non
         work.staged, work.stored_bytes = prepared.staged, prepared.stored_bytes
     else:
         work.staged = _written(draft.content, staging, compression)
-    os.fchmod(work.staged.fd, _mode_for(draft.ownership))
+    os.fchmod(work.staged.fd, mode_for(draft.ownership))
 
 
 def _written(content: bytes | StagedFile, staging: StagingFolder, compression: Compression) -> StagedFile:
@@ -179,15 +200,20 @@ def _flush(works: Sequence[_Work], journal_fd: int) -> None:
         fds[fd].error = error
 
 
+def _ask_disk(work: _Work, ahead: bool) -> None:  # passed on by `_attempt`
+    assert work.staged is not None
+    drop_cached_pages(work.staged.fd)
+    if ahead and isinstance(work.draft.content, bytes):
+        read_ahead(work.staged.fd)
+
+
 def _check_back(work: _Work, compression: Compression) -> None:
     assert work.staged is not None
-    if work.stored_bytes is None:
-        work.stored_bytes = _read_back(work.staged, compression, work.draft.digest, work.draft.rel)
+    work.stored_bytes = _compared(work.staged, compression, work.draft.digest, work.draft.rel)
 
 
-def _read_back(staged: StagedFile, compression: Compression, digest: str, rel: str) -> int:
+def _compared(staged: StagedFile, compression: Compression, digest: str, rel: str) -> int:
     """Return the size of a flushed copy whose bytes, as the disk has them, are those of `digest`."""
-    drop_cached_pages(staged.fd)
     if plain_digest(staged.fd, compression.suffix) != digest:
         raise ReadBackError(
             f"{staged.folder.path}: what came back from the disk for {display(rel)} is not what was written",
@@ -201,29 +227,20 @@ def _rename(works: Sequence[_Work], root_fd: int) -> None:
 
     Beyond the first name nothing raises: the caller must hear of all that bear one.
     """
-    with ExitStack() as open_folders:
-        fds: dict[str, int] = {}
-        members: dict[int, list[_Work]] = {}
+    with Folders(root_fd) as folders:
         for work in works:
-            folder = work.name.rpartition("/")[0]
-            try:
-                if work.error is None and folder not in fds:
-                    fds[folder] = make_folder(root_fd, folder, open_folders)
-            except OSError as error:
-                work.error = error
-            if work.error is None:
-                _attempt(work, _take_name, fds[folder])
-                members.setdefault(fds[folder], []).append(work)
-        for fd, failure in flush(list(members)).items():
-            for work in (w for w in members[fd] if w.error is None):
+            _attempt(work, _take_name, folders)
+        for folder, failure in folders.flush().items():
+            for work in (w for w in works if w.error is None and w.folder == folder):
                 work.error = failure
                 with suppress(OSError):
-                    os.unlink(work.name.rpartition("/")[2], dir_fd=fd)
+                    os.unlink(work.base, dir_fd=folders.open(folder))
 
 
-def _take_name(work: _Work, folder_fd: int) -> None:
+def _take_name(work: _Work, folders: Folders) -> None:
     assert work.staged is not None
-    rename_new(work.staged.folder.fd, work.staged.name, folder_fd, work.name.rpartition("/")[2])
+    rename_new(work.staged.folder.fd, work.staged.name, folders.open(work.folder), work.base)
+    work.staged.has_moved = True
 
 
 def _result(work: _Work, compression: Compression) -> Snapshot | Refused:
@@ -237,60 +254,6 @@ def _result(work: _Work, compression: Compression) -> Snapshot | Refused:
     )  # fmt: skip
 
 
-# names and folders
-
-
-def free_name(root_fd: int, draft: Draft, suffix: str) -> tuple[Draft, str]:
-    """Return the draft with a time whose name nobody bears yet, and that name.
-
-    The next millisecond is taken where a file that the catalog does not know has it.
-    """
-    while True:
-        name = snapshot_name(draft.rel, draft.taken_at, draft.kind, suffix)
-        try:
-            os.close(open_beneath(root_fd, name, os.O_PATH))
-        except OSError:
-            return draft, name  # what else is wrong with it, the steps to come will tell
-        draft = replace(draft, taken_at=next_stamp(draft.taken_at, draft.taken_at))
-
-
-def make_folder(root_fd: int, folder: str, open_folders: ExitStack) -> int:
-    """Return a descriptor of a mirrored folder; one that had to be made outlives a power cut."""
-    created: list[str] = []
-    fd = open_folder(root_fd, folder, create_mode=FOLDER_MODE, created=created)
-    open_folders.callback(let_go, fd)
-    for made in created:
-        parent_fd = open_folder(root_fd, made.rpartition("/")[0])
-        try:
-            os.fsync(parent_fd)
-        finally:
-            os.close(parent_fd)
-    return fd
-
-
-def let_go(folder_fd: int) -> None:
-    """The folder is closed; that this fails says nothing about what was flushed in it."""
-    with suppress(OSError):
-        os.close(folder_fd)
-
-
-def publish_record(draft: Draft, name: str, size: int) -> Record:
-    """Return what the journal is to say of a draft that becomes the snapshot `name`."""
-    shape = [draft.shape.root, draft.shape.records] if draft.shape else None
-    return {
-        "op": "publish", "rel": draft.rel, "name": name, "digest": draft.digest, "size": size,
-        "grade": draft.grade.value, "reason": draft.reason.value, "shape": shape,
-    }  # fmt: skip
-
-
-def _mode_for(ownership: Ownership | None) -> int:
-    """The mode of the source, never wider: where owner or group differ from ours, only the owner's bits."""
-    if ownership is None:
-        return 0o600
-    ours = (ownership.uid, ownership.gid) == (os.geteuid(), os.getegid())
-    return ownership.mode & (0o777 if ours else 0o700)
-
-
 def _chunks(content: bytes | StagedFile) -> Iterator[bytes]:
     if isinstance(content, bytes):
         yield content
@@ -299,8 +262,3 @@ def _chunks(content: bytes | StagedFile) -> Iterator[bytes]:
     while chunk := os.pread(content.fd, CHUNK_BYTES, offset):
         yield chunk
         offset += len(chunk)
-
-
-def size_of(content: bytes | StagedFile) -> int:
-    """Return the size of plain bytes, in bytes."""
-    return len(content) if isinstance(content, bytes) else os.fstat(content.fd).st_size

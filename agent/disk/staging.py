@@ -30,6 +30,7 @@ class StagedFile:
         self.folder = folder
         self.name = name
         self.fd = fd
+        self.has_moved = False  # to a name for good, so that there is none of ours to delete
 
     @property
     def path(self) -> str:
@@ -75,6 +76,8 @@ class StagedFile:
         """
         with contextlib.suppress(OSError):
             self.close()
+        if self.has_moved:
+            return
         with contextlib.suppress(OSError):
             os.unlink(self.name, dir_fd=self.folder.fd)
 

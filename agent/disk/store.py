@@ -15,8 +15,10 @@ from agent.disk.atomic import begin, flush, rename_new
 from agent.disk.beneath import parent_beneath
 from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
 from agent.disk.codec import Compression, digest_of_stream, is_damage, open_reader
+from agent.disk.draft import Draft, Prepared, Refused, free_name, publish_record
+from agent.disk.folders import make_folder
 from agent.disk.journal import Journal
-from agent.disk.publish import Draft, Prepared, Refused, free_name, make_folder, prepare, publish, publish_record
+from agent.disk.publish import Batch, prepare
 from agent.disk.references import open_zstd
 from agent.disk.staging import StagedFile, StagingFolder, open_root
 
@@ -46,8 +48,16 @@ class Store:
     # publish
 
     def publish(self, drafts: Sequence[Draft], staging: StagingFolder) -> list[Snapshot | Refused]:
-        """As `disk.publish.publish`."""
-        return publish(drafts, staging, backup_dir=self.path, journal=self._journal, compression=self._compression)
+        """Return for each draft, in order, the snapshot it became or why it did not; see `disk.publish.Batch`.
+
+        Raises:
+            OSError: the journal or the folder itself cannot be written; nothing was published.
+        """
+        return self.batch(drafts, staging).finish()
+
+    def batch(self, drafts: Sequence[Draft], staging: StagingFolder) -> Batch:
+        """As `disk.publish.Batch`."""
+        return Batch(drafts, staging, backup_dir=self.path, journal=self._journal, compression=self._compression)
 
     def prepare(self, rel: str, content: bytes | StagedFile, digest: str, staging: StagingFolder) -> Future[Prepared]:
         """As `disk.publish.prepare`, begun beside the caller."""

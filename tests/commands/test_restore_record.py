@@ -6,8 +6,7 @@ import pytest
 from place import LATER, USERS, Place
 
 from agent import edit as live_edit
-from agent.disk.publish import Draft, Refused
-from agent.disk.store import Store
+from agent.disk import publish as publish_module
 
 WITHOUT_3 = {key: value for key, value in USERS.items() if key != "3"}
 
@@ -146,14 +145,14 @@ def test_restored_state_that_could_not_be_kept_as_a_snapshot_is_told(
     place.run("snapshot")
     place.write("users.json", {**WITHOUT_3, "12": {"name": "a later one"}})
     place.run("snapshot")
-    refused = Store.publish
+    rename = publish_module.rename_new
 
-    def full(store: Store, drafts: list[Draft], *rest: Any) -> list[Any]:
-        if json.loads((place.data / "users.json").read_bytes()).get("3") is None:
-            return refused(store, drafts, *rest)
-        return [Refused(draft, OSError(28, "No space left on device")) for draft in drafts]
+    def full(*names: Any) -> None:
+        if json.loads((place.data / "users.json").read_bytes()).get("3") is not None:
+            raise OSError(28, "No space left on device")
+        rename(*names)
 
-    monkeypatch.setattr(Store, "publish", full)
+    monkeypatch.setattr(publish_module, "rename_new", full)
     snapshot = () if words else ("--snapshot", place.snapshots()[-1]["name"])
     code, _, err = place.run("restore", "users.json", *words, *snapshot)
 

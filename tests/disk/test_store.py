@@ -15,8 +15,8 @@ from agent.disk import atomic
 from agent.disk import publish as publish_module
 from agent.disk import store as store_module
 from agent.disk.codec import Compression
+from agent.disk.draft import Draft, Refused
 from agent.disk.journal import Journal
-from agent.disk.publish import Draft, Refused
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.store import Store
 

@@ -18,8 +18,8 @@ from agent.core.model import Grade, Ownership, Reason, Snapshot
 from agent.disk import lease, swap
 from agent.disk.atomic import exchange, write_all
 from agent.disk.codec import Compression
+from agent.disk.draft import Draft
 from agent.disk.journal import Journal
-from agent.disk.publish import Draft
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.store import Store
 from agent.disk.swap import Swapped, SwapResult, swap_in
