@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from agent.config.model import Bot
+from agent.config.sections import Bot
 from agent.core.errors import AgentError
 from agent.metrics.labels import BotCommand, BotResult
 

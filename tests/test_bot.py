@@ -10,7 +10,7 @@ from bench import DAMAGE, USERS, Bench, document, python
 
 from agent.announce import Announcer
 from agent.bot import BotCommandError, BotRun, bot_stopped, start_if_left_stopped
-from agent.config.model import Bot
+from agent.config.sections import Bot
 from agent.core.decide import LeftWhy
 from agent.core.notice import Notice, NoticeKind
 from agent.metrics import Metrics

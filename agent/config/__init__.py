@@ -1,7 +1,7 @@
 """The settings: one YAML file, read and judged as a whole, handed on as plain values.
 
-`model` says what can be set, `selection` which files that covers, `consistency` what must not contradict itself.
-`source` and `reader` turn text into the model, with a place for every problem.
+`sections` and `model` say what can be set, `selection` which files that covers, `consistency` what must not contradict
+itself.  `source` and `reader` turn text into the model, with a place for every problem.
 """
 
 import os
@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from agent.config.consistency import findings
 from agent.config.editor import config_json_schema
-from agent.config.model import Bot, Config, FileEntry, FileRule, Log, Metrics, Retention, Suspect
+from agent.config.model import Config, FileRule
 from agent.config.reader import NodeReader
 from agent.config.schemas import load_schema
+from agent.config.sections import Bot, FileEntry, Log, Metrics, Retention, Suspect
 from agent.config.source import SIZE_MAX_BYTES, ConfigProblem, InvalidConfigError, compose
 from agent.core.errors import ConfigError
 
