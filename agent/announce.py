@@ -11,7 +11,7 @@ from agent.disk.pause import Pause
 from agent.disk.watcher import Mode, Trouble, WatcherHealth
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.metrics.labels import Operation
+from agent.metrics.labels import Deletion, Operation
 from agent.notify import READY, notify, status
 from agent.pack import Packed
 from agent.record import Recorder, error_fields, skip_of
@@ -159,6 +159,16 @@ class Announcer:
         """The journal could not be made short: it is as it was, and will be tried again.  Called from a lane."""
         self._metrics.io_errors.inc(Operation.CATALOG)
         self._log.error("journal_not_shortened", data_dir=self._data_dir, **error_fields(error))
+
+    def departed(self, rel: str, count: int) -> None:
+        """Snapshots of a file that is gone went after their time; called from a lane."""
+        self._metrics.snapshots_deleted.inc(Deletion.RETENTION, count)
+        self._log.info("departed_rotated", file=rel, rotated_count=count)
+
+    def rotation_failed(self, error: Exception) -> None:
+        """Snapshots of files that are gone could not be deleted; called from a lane."""
+        self._metrics.io_errors.inc(Operation.ROTATE)
+        self._log.error("rotation_failed", **error_fields(error))
 
     def packed(self, done: Packed) -> None:
         """Old snapshots of a file were packed, or could not be; called from a lane."""

@@ -19,11 +19,12 @@ def plan_file(ws: Workspace, rel: str, state: FileState | None, *, doubtful: boo
     `doubtful`: the file may not be as `state` says; then all are held.
     """
     grade = state.grade if state else None
+    is_wanted = state is not None and (state.is_mass_loss or ws.config.rule_for(rel).required)  # not gone on purpose
     return plan_retention(
         [s for s in ws.catalog.snapshots(rel) if s.grade is Grade.GOOD],
         ws.retention_policy(),
         now=ws.clock.utc(),
-        held=doubtful or (grade in HELD_GRADES and grade is not Grade.MISSING),
+        held=doubtful or (grade in HELD_GRADES and (grade is not Grade.MISSING or is_wanted)),
         source_gone_since=state.since if state and grade is Grade.MISSING else None,
     )
 

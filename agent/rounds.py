@@ -15,6 +15,7 @@ from agent.core.decide import LeftWhy
 from agent.core.model import Grade, Reason
 from agent.core.pace import BackOff, Gathering
 from agent.core.settle import Due, Settler
+from agent.departed import Departed
 from agent.disk.watcher import Watcher
 from agent.healing import Healer
 from agent.lanes import Job, Lanes
@@ -85,6 +86,7 @@ class Rounds:
         self._compaction = Compaction(ws, announce.journal_left_long)
         self._verifying = Verifying(ws, self.lanes, announce.verified)
         self._space = SpaceWatch(ws, announce.space)
+        self._departed = Departed(ws, self.lanes, announce.departed, announce.rotation_failed)
         self._packing = Packing(ws, self.lanes, announce.packed, lambda: metrics.io_errors.inc(Operation.PACK))
         self._backoff = BackOff()
         self._absent: set[str] = set()  # files whose absence is waited out
@@ -116,6 +118,7 @@ class Rounds:
         if self.patrol.root_up:
             self._verifying.turn(now)
             self._space.turn(now)
+            self._departed.turn(now)
             self._packing.turn(now)
         self._dispatch()
 
@@ -125,7 +128,7 @@ class Rounds:
             return _BREATH_S if self.lanes.dues() else 0.0
         times = [self.patrol.next_at, self._next_pause_look]
         if self.patrol.root_up:
-            times += [self._verifying.next_at, self._space.next_at, self._packing.next_at]
+            times += [self._verifying.next_at, self._space.next_at, self._departed.next_at, self._packing.next_at]
         if not self.lanes.heals:
             times.append(self._next_bot_start)
         due = self.settler.next_due()

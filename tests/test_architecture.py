@@ -12,7 +12,7 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 
 # From the outside in.  A module imports what stands further down, its own room, and in SERVICE and PIPELINE its
 # neighbours.
-SERVICE = frozenset({"announce", "gate", "lanes", "migration", "packing", "patrol", "rounds", "service", "space", "verifying", "wake"})
+SERVICE = frozenset({"announce", "departed", "gate", "lanes", "migration", "packing", "patrol", "rounds", "service", "space", "verifying", "wake"})
 PIPELINE = frozenset(
     {"adoption", "bot", "compaction", "cure", "edit", "erase", "healing", "keeping", "look", "manual", "mending", "notices", "obstacles", "older_copies", "outcome", "pack", "pipeline", "portion", "putback", "record", "recover", "references", "rescan", "rotation", "scrape", "slices", "summary", "verify", "workspace"}
 )  # fmt: skip

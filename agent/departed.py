@@ -1,0 +1,69 @@
+"""The snapshots of files that were deleted on purpose: once `keep_deleted` has passed they go, without a publish."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+
+from agent.core.model import Grade
+from agent.lanes import Lanes
+from agent.outcome import Outcome
+from agent.rotation import delete, plan_file
+from agent.workspace import Workspace
+
+_EVERY_S = 3600.0
+_CALM_S = 60.0  # the start has better things to do
+
+
+class Departed:
+    """Looks once an hour, on the calm lane.  `tell` is called there with a file and how many of its snapshots went, and
+    `failed` with what the disk or the catalog refused, which is tried again."""
+
+    def __init__(
+        self, ws: Workspace, lanes: Lanes, tell: Callable[[str, int], None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._ws, self._lanes, self._tell, self._failed = ws, lanes, tell, failed
+        self.next_at = ws.clock.monotonic() + _CALM_S
+
+    def turn(self, now: float) -> None:
+        """Look, if it is time (`now`, monotonic) to and the config wants any to go."""
+        if now < self.next_at:
+            return
+        self.next_at = now + _EVERY_S
+        if self._ws.config.backup.retention.keep_deleted_s is not None:
+            self._lanes.fly((), self._look, now=now, calm=True)
+
+    def _look(self) -> list[Outcome]:
+        try:
+            for rel, count in rotate_departed(self._ws):
+                self._tell(rel, count)
+        except (OSError, sqlite3.Error) as error:
+            self._failed(error)
+        return []
+
+
+def rotate_departed(ws: Workspace) -> Iterator[tuple[str, int]]:
+    """Carry out what rotation plans for files that are gone; yield each of which snapshots went, and how many.
+
+    Raises:
+        OSError: the data folder is not there, or some could not be deleted.
+    """
+    with ws.data_root() as root_fd:
+        if not ws.is_known_root(root_fd):
+            return  # not mounted: nothing was deleted on purpose
+        for rel in ws.catalog.not_good():
+            with ws.locks.session() as locks:
+                state = ws.catalog.file(rel) if locks.take(rel) else None
+                if state is None or state.grade is not Grade.MISSING or not _is_gone(root_fd, rel):
+                    continue
+                doomed = plan_file(ws, rel, state).delete
+                delete(ws, doomed)
+            if doomed:
+                yield rel, len(doomed)
+
+
+def _is_gone(root_fd: int, rel: str) -> bool:
+    try:
+        os.stat(rel, dir_fd=root_fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
