@@ -20,6 +20,7 @@ from agent.core.problem import ProblemKind
 
 _CHUNK_BYTES = 1 << 18
 _COMMAS_MAX = 500_000  # the fast parser makes an object of 72 bytes for each member of the root
+_LEAST_BYTES = {"object": 5, "array": 2}  # of a member and its comma: "":1, and 1,
 
 # Members are found but not decoded.
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -99,8 +100,7 @@ def _first_invalid(text: bytes | memoryview, errors: str) -> int | None:
 
 
 def _judge(text: bytes | memoryview, parser: Parser) -> Document | Flaw:
-    many = len(text) > 2 * _COMMAS_MAX and _has_many_commas(text)  # a member takes a byte beside its comma
-    fast = _fast(text, many=many) if ends_closed(text) else None
+    fast = _fast(text) if ends_closed(text) else None
     return fast or _cut(text) or read_document(text, constants=parser is Parser.PYTHON)
 
 
@@ -114,7 +114,7 @@ def _has_many_commas(text: bytes | memoryview) -> bool:
     return False
 
 
-def _fast(text: bytes | memoryview, *, many: bool) -> Document | None:
+def _fast(text: bytes | memoryview) -> Document | None:
     """Return the document, or None when the fast parser will not have it."""
     start = first_token(text)
     if start == len(text):
@@ -124,7 +124,7 @@ def _fast(text: bytes | memoryview, *, many: bool) -> Document | None:
     try:
         if root not in ("object", "array"):
             _WHOLE.decode(text)
-        elif many:
+        elif len(text) > _LEAST_BYTES[root] * _COMMAS_MAX and _has_many_commas(text):
             records = count_members(text)
             if records is None:
                 return None

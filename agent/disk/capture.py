@@ -6,6 +6,7 @@ between them whether a writer waits.  Without leases: hold still between two loo
 
 import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -191,28 +192,37 @@ def _copy(fd: int, size: int, copy: StagedFile | None, *, go_on: Callable[[], bo
 
     `go_on` is asked after each chunk.  No more than `size` bytes and one chunk are ever taken.
     """
-    if copy is not None and clone(fd, copy.fd):
+    if copy is None:
+        return _read(fd, size, go_on) if size <= IN_MEMORY_MAX_BYTES else None  # it grew since it was opened
+    if clone(fd, copy.fd):
         return copy if go_on() and os.fstat(copy.fd).st_size == size else None
-    chunks: list[bytes] = []
     left = size
-    while count := _take_chunk(fd, copy, chunks):
+    while count := _copy_chunk(fd, copy):
         left -= count
-        if left < 0 or not go_on() or (copy is None and size > IN_MEMORY_MAX_BYTES):
-            return None  # the last: it grew out of memory's reach since it was opened
-    if left or not go_on():
-        return None
-    return b"".join(chunks) if copy is None else copy
+        if left < 0 or not go_on():
+            return None
+    return None if left or not go_on() else copy
 
 
-def _take_chunk(fd: int, copy: StagedFile | None, chunks: list[bytes]) -> int:
-    """Return the size of the next chunk, 0 at the end; it was added to `copy`, or else to `chunks`."""
-    if copy is not None and (count := copy_within_kernel(fd, copy.fd, CHUNK_BYTES)) is not None:
+def _read(fd: int, size: int, go_on: Callable[[], bool]) -> bytes | None:
+    """As `_copy`, into memory that is taken once: joining chunks takes three times as long."""
+    whole = io.BytesIO(bytes(size))
+    at = 0
+    with whole.getbuffer() as view, io.FileIO(fd, closefd=False) as file:
+        while count := file.readinto(view[at : at + CHUNK_BYTES]):
+            at += count
+            if not go_on():
+                return None
+    has_more = os.read(fd, 1)
+    return whole.getvalue() if at == size and not has_more and go_on() else None
+
+
+def _copy_chunk(fd: int, copy: StagedFile) -> int:
+    """Return the size of the next chunk that was added to `copy`, 0 at the end."""
+    if (count := copy_within_kernel(fd, copy.fd, CHUNK_BYTES)) is not None:
         return count
     chunk = os.read(fd, CHUNK_BYTES)
-    if copy is not None:
-        copy.write(chunk)
-    else:
-        chunks.append(chunk)
+    copy.write(chunk)
     return len(chunk)
 
 
