@@ -16,8 +16,8 @@ from agent.core.model import CheckResult, FileState, Grade, Snapshot
 from agent.core.settle import Due
 from agent.disk.atomic import is_disk_full
 from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
-from agent.disk.draft import Prepared
-from agent.disk.staging import StagingFolder
+from agent.disk.draft import Prepared, size_of
+from agent.disk.staging import StagedFile, StagingFolder
 from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
 
@@ -103,13 +103,11 @@ class Looker:
             look.end(Ending.BUSY, is_news=False)
             return look
         try:
-            caught = self._capture(root_fd, staging, due, at_gate=at_gate)
+            caught = self._capture(look, root_fd, staging, at_gate=at_gate)
             if isinstance(caught, NotCaptured):
                 self._end_missed(look, caught)
             else:
                 look.capture = caught
-                if self._prepares:
-                    self._prepare(look, staging)
                 self._judge(look, at_gate=at_gate)
         except FileNotFoundError:
             self._decide_missing(root_fd, look, at_gate=at_gate)
@@ -121,26 +119,35 @@ class Looker:
             look.end(Ending.UNREADABLE, error=error, is_news=look.is_news(Grade.UNREADABLE))
         return look
 
-    def _capture(self, root_fd: int, staging: StagingFolder, due: Due, *, at_gate: bool) -> Capture | NotCaptured:
-        watch = self._ws.config.watch
-        return capture(
-            root_fd,
-            due.rel,
-            private=staging,
-            max_bytes=watch.max_file_size_bytes,
-            now_ns=self._now_ns(),
-            still_ns=int(watch.debounce_s * 1e9),
-            past_writers=at_gate or self._is_overdue(due),
-        )
+    def _capture(self, look: Look, root_fd: int, staging: StagingFolder, *, at_gate: bool) -> Capture | NotCaptured:
+        """Return the capture; a large new state is being copied from then on, as most states that are new are good."""
+        watch, digest = self._ws.config.watch, Future[str]()
 
-    def _prepare(self, look: Look, staging: StagingFolder) -> None:
-        """Most states that are new are good: write, flush and read back while the check goes on."""
-        caught = look.capture
-        assert caught is not None
-        is_new = look.past is None or look.past.digest != caught.digest
-        is_cut = isinstance(caught.content, bytes) and not ends_closed(caught.content)  # a copy would be in vain
-        if is_new and not is_cut and caught.signature.size_bytes >= _PREPARED_FROM_BYTES:
-            look.prepared = self._ws.store.prepare(look.rel, caught.content, caught.digest, staging)
+        def prepare(content: bytes | StagedFile) -> None:
+            is_cut = isinstance(content, bytes) and not ends_closed(content)  # a copy would be in vain
+            if self._prepares and not is_cut and size_of(content) >= _PREPARED_FROM_BYTES:
+                look.prepared = self._ws.store.prepare(look.rel, content, digest, staging)
+
+        wanted = ""
+        try:
+            caught = capture(
+                root_fd,
+                look.rel,
+                private=staging,
+                max_bytes=watch.max_file_size_bytes,
+                now_ns=self._now_ns(),
+                still_ns=int(watch.debounce_s * 1e9),
+                past_writers=at_gate or self._is_overdue(look.due),
+                on_content=prepare,
+            )
+            if isinstance(caught, Capture) and (look.past is None or look.past.digest != caught.digest):
+                wanted = caught.digest
+        finally:
+            digest.set_result(wanted)
+            if not wanted and look.prepared is not None:
+                look.prepared.exception()
+                look.prepared = None
+        return caught
 
     def _is_overdue(self, due: Due) -> bool:
         return self._ws.clock.monotonic() - due.first_at >= self._ws.config.watch.max_delay_s

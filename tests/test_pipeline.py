@@ -191,13 +191,29 @@ def test_large_state_that_found_the_disk_full_is_stored_once_there_is_room(
     monkeypatch.setattr("agent.disk.store.prepare", full)
 
     assert _change(bench, state, 2).ending is Ending.PUBLISHED
-    assert bench.stored()[0] == state + b"2"
+    assert bench.stored()[0] == state + b"2]"
+
+
+def test_large_state_that_is_saved_again_unchanged_is_not_flushed_and_leaves_no_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, flushed = Bench(tmp_path), list[int]()
+    state = document(1, records=10_000)
+    bench.protect(state)
+    bench.write(state)
+    monkeypatch.setattr(os, "fsync", flushed.append)
+
+    outcome = bench.look()[0]
+
+    assert outcome.ending is Ending.UNCHANGED
+    assert flushed == []
+    assert not any(path.name.endswith(".tmp") for path in tmp_path.rglob("*"))
 
 
 def _almost_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, states: int) -> tuple[Bench, bytes]:
     """A bench whose disk takes so many large states, above what is to stay free; and such a state."""
-    bench, state = Bench(tmp_path, "backup: {min_free: 1KiB}"), b" " * (256 << 10)
-    size = (len(state) + 1) * states + 1024
+    bench, state = Bench(tmp_path, "backup: {min_free: 1KiB}"), b"[" + b" " * (256 << 10)
+    size = (len(state) + 2) * states + 1024
 
     def free(folder: str) -> int:
         return size - sum(p.stat().st_size for p in Path(folder).rglob("*") if p.name.endswith((".json", ".tmp")))
@@ -207,7 +223,7 @@ def _almost_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, states
 
 
 def _change(bench: Bench, state: bytes, number: int) -> Outcome:
-    bench.write(state + b"%d" % number)
+    bench.write(state + b"%d]" % number)
     return bench.look()[0]
 
 

@@ -81,8 +81,11 @@ def capture(
     now_ns: int,
     still_ns: int,
     past_writers: bool = False,
+    on_content: Callable[[bytes | StagedFile], None] = lambda _: None,
 ) -> Capture | NotCaptured:
     """Return one state of `rel` that no writer was changing.
+
+    `on_content` is told of it before the digest is taken.
 
     The settle mode asks that the file held still for `still_ns` before `now_ns` (wall clock).  `past_writers` is
     for files that stay open for writing for ever: the settle mode then serves although a writer is there.
@@ -118,6 +121,7 @@ def capture(
             copy.discard()
     if isinstance(caught, Miss):
         return NotCaptured(caught, lease_broken=answer is lease.Lease.HELD)
+    on_content(caught.content)
     return _finish(rel, caught, beside_writer=answer is lease.Lease.BUSY)
 
 

@@ -24,6 +24,10 @@ from agent.disk.staging import StagedFile, StagingFolder, open_root
 _AHEAD_FILES = 32  # asked of the disk while one is compared
 
 
+class NotWantedError(Exception):
+    """The state is not new: no copy of it is needed."""
+
+
 @dataclass(slots=True)
 class _Work:
     """One draft between its steps; `error` ends it."""
@@ -44,25 +48,37 @@ class _Work:
 
 
 def prepare(
-    rel: str, content: bytes | StagedFile, digest: str, staging: StagingFolder, compression: Compression
+    rel: str, content: bytes | StagedFile, digest: Future[str], staging: StagingFolder, compression: Compression
 ) -> Prepared:
     """Return a copy of `content` that is durable, and read back unless `content` is a private copy.
 
+    It may be called before `digest` is known: a plain copy is written meanwhile.
+
     Raises:
+        NotWantedError: `digest` came to be ''; nothing is left.
         OSError: the disk refused.
         ReadBackError: it gave other bytes back.
     """
+    if compression is not Compression.NONE:
+        _await_wish(digest)
     staged = _written(content, staging, compression)
     try:
+        wanted = _await_wish(digest)
         os.fsync(staged.fd)
         if isinstance(content, StagedFile):  # a check may have it mapped
             return Prepared(staged, None)
         drop_cached_pages(staged.fd)
-        return Prepared(staged, _compared(staged, compression, digest, rel))
+        return Prepared(staged, _compared(staged, compression, wanted, rel))
     except BaseException:
         if staged is not content:
             staged.discard()
         raise
+
+
+def _await_wish(digest: Future[str]) -> str:
+    if not (wanted := digest.result()):
+        raise NotWantedError
+    return wanted
 
 
 class Batch:

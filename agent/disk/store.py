@@ -59,7 +59,9 @@ class Store:
         """As `disk.publish.Batch`."""
         return Batch(drafts, staging, backup_dir=self.path, journal=self._journal, compression=self._compression)
 
-    def prepare(self, rel: str, content: bytes | StagedFile, digest: str, staging: StagingFolder) -> Future[Prepared]:
+    def prepare(
+        self, rel: str, content: bytes | StagedFile, digest: Future[str], staging: StagingFolder
+    ) -> Future[Prepared]:
         """As `disk.publish.prepare`, begun beside the caller."""
         return begin(lambda: prepare(rel, content, digest, staging, self._compression))
 
