@@ -3,6 +3,7 @@
 Both go on in slices between the rounds, and keep within their share of a core by stretching their interval.
 """
 
+import sqlite3
 from collections.abc import Callable
 from math import inf
 
@@ -34,7 +35,7 @@ class Patrol:
     """Walks and audits, by turns of the loop; `root_up` says whether the data folder is there.
 
     `note` is told of a file that changed, `miss` of one that is gone, each with the moment; `walked` is called after
-    each whole walk.
+    each whole walk, `catalog_failed` when one could not be ended for the catalog.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Patrol:
         note: Callable[[str, float], None],
         miss: Callable[[str, float], None],
         walked: Callable[[], None],
+        catalog_failed: Callable[[sqlite3.Error], None],
     ) -> None:
         self._ws, self._metrics, self._announce = ws, metrics, announce
         self._watcher, self._scrape = watcher, scrape
-        self._note, self._miss, self._walked = note, miss, walked
+        self._note, self._miss, self._walked, self._catalog_failed = note, miss, walked, catalog_failed
         self._clock: Clock = ws.clock
         self._log = get_logger()
         self._backoff = BackOff()
@@ -118,6 +120,10 @@ class Patrol:
             done = walking.go_on()
         except (FileNotFoundError, NotADirectoryError):
             self.lose_root(walking.began)
+            return
+        except sqlite3.Error as error:
+            self._next_walk = walking.began + self._backoff.next_s(_WALK)
+            self._catalog_failed(error)
             return
         except FAILURES as error:
             self._metrics.io_errors.inc(Operation.RESCAN)

@@ -1,16 +1,21 @@
 """The truth behind the events: which data files differ from what was last looked at, and which are gone."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import hashlib
+import marshal
+import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from agent.core.model import FileState, Grade, Signature
+from agent.core.model import Grade
+from agent.disk.rows import KnownFolder
 from agent.disk.walk import Skipped, walk_in_batches
 from agent.slices import Steps, to_the_end
 from agent.workspace import Workspace
 
 _signature = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")  # equal to `signature_of`, and sooner there
-_UNSEEN = 0  # the fingerprint of a file that has to be looked at, whatever its signature
+_STEP_FOLDERS = 500
 
 
 @dataclass(slots=True)
@@ -21,6 +26,8 @@ class Findings:
     missing: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     files: int = 0
+    gone: list[str] = field(default_factory=list)  # known and not met, whatever the reason
+    agreed: list[tuple[str, int, bytes]] = field(default_factory=list)  # folders for `Catalog.know_folders`
 
     def hidden(self) -> tuple[str, ...]:
         """Return what the walk could not look into: the beginnings of all rels there, each with a slash after it."""
@@ -28,72 +35,110 @@ class Findings:
 
 
 class Rescan:
-    """Compares walks with what is known; one small number in memory per data file."""
+    """Compares walks with what is known.
+
+    The catalog keeps a digest of each folder: of the names and signatures in it when they all were as the catalog
+    says.  Only where a digest differs are the files compared one by one, so a walk over what did not change asks for
+    no file by its name, and none is held in memory.
+    """
 
     def __init__(self, ws: Workspace) -> None:
         self._ws = ws
-        self._known = {
-            rel: _fingerprint(signature) if signature and grade is not Grade.MISSING else _UNSEEN
-            for rel, grade, signature in ws.catalog.signatures()
-        }
+        self._unseen: set[str] = set()  # to be looked at whether they changed or not
+        self._told: set[str] = set()  # missing ones that need not be told of again
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._known)
+        """How many data files the last whole walk met."""
+        return self._count
 
     def files(self) -> list[str]:
         """Return the files that are known."""
-        return list(self._known)
+        return [rel for rel, _, _ in self._ws.catalog.signatures()]
 
-    def learn(self, state: FileState) -> None:
-        """This is how the file was last looked at."""
-        settled = state.signature is not None and state.grade is not Grade.MISSING
-        self._known[state.rel] = _fingerprint(state.signature) if settled and state.signature else _UNSEEN
+    def learn(self, rel: str) -> None:
+        """The file was looked at, and the catalog knows how it is."""
+        self._unseen.discard(rel)
+        self._told.discard(rel)
 
     def forget(self, rel: str) -> None:
-        self._known.pop(rel, None)
+        """The file is not missed any more; should it come back, it is new."""
+        self._unseen.discard(rel)
+        self._told.add(rel)
 
     def recheck(self, rels: Iterable[str]) -> None:
         """Have these files looked at whether they changed or not."""
-        for rel in rels:
-            if rel in self._known:
-                self._known[rel] = _UNSEEN
+        self._unseen.update(rels)
 
     def walk(self) -> Findings:
         """Return what differs now.
 
         Raises:
             FileNotFoundError, NotADirectoryError: the data folder is not there: nothing is known of any file.
+            sqlite3.Error: the catalog failed.
         """
         return to_the_end(self.steps())
 
     def steps(self) -> Steps[Findings]:
         """As `walk`; a file that is learned meanwhile may be told of once more."""
-        findings = Findings()
-        config, known = self._ws.config, self._known
-        met: set[str] = set()
+        findings, config, catalog = Findings(), self._ws.config, self._ws.catalog
+        known = catalog.known_folders()
+        seen: dict[str, int] = {}
         with self._ws.data_root() as root_fd:
-            for found, skipped in walk_in_batches(
+            for folder, found, skipped, is_last in walk_in_batches(
                 root_fd, config.selection.is_data_file, lambda folder: not config.may_hold_data_files(folder)
             ):
-                for rel, status in found:
-                    met.add(rel)
-                    if known.get(rel) != (hash(_signature(status)) or 1):
-                        findings.changed.append(rel)
+                # What Python makes of whole numbers is the same in every process.
+                seen.update([(rel, hash(_signature(status))) for rel, status in found])
                 findings.skipped += skipped
+                if is_last:
+                    yield from self._compare(folder, seen, known.pop(folder, None), findings)
+                    seen = {}
                 yield
-            findings.files = len(met)
-            findings.missing = list(self._gone(met, findings.hidden()))
+            for folder, before in known.items():
+                yield from self._compare(folder, {}, before, findings)
+                yield
+            findings.missing = self._missing(findings)
             if not findings.missing:
                 self._ws.know_root(root_fd)
+        for start in range(0, len(findings.agreed), _STEP_FOLDERS):
+            with contextlib.suppress(sqlite3.OperationalError):  # the next walk takes longer for it
+                catalog.know_folders(findings.agreed[start : start + _STEP_FOLDERS])
+            yield
+        self._count = findings.files
         return findings
 
-    def _gone(self, met: set[str], hiding: tuple[str, ...]) -> Iterator[str]:
-        """The known files that were not met, but for those an unreadable folder may hide."""
-        required = {rel for rel in self._ws.config.named_files() if self._ws.config.rule_for(rel).required}
-        for rel in sorted((self._known.keys() | required) - met):
-            if not f"{rel}/".startswith(hiding) and self._ws.config.is_data_file(rel):
-                yield rel
+    def _compare(self, folder: str, seen: dict[str, int], known: KnownFolder | None, findings: Findings) -> Steps[None]:
+        """Add to `findings` what differs in one folder."""
+        findings.files += len(seen)
+        digest = digest_of(seen)
+        if known is not None and known.digest == digest:
+            if self._unseen:
+                findings.changed += [rel for rel in seen if rel in self._unseen]
+            return
+        states: dict[str, int | None] = {}
+        for page in self._ws.catalog.signatures_in(folder) if known is not None else ():
+            for rel, grade, signature in page:
+                states[rel] = None if signature is None or grade is Grade.MISSING else hash(signature)
+            yield
+        changed = [rel for rel, was in seen.items() if states.pop(rel, None) != was or rel in self._unseen]
+        gone = [rel for rel in states if self._ws.config.is_data_file(rel)]
+        findings.changed += changed
+        findings.gone += gone
+        if known is not None and not changed and not gone:
+            findings.agreed.append((folder, known.changes, digest))
+
+    def _missing(self, findings: Findings) -> list[str]:
+        """The known files that were not met, but for those an unreadable folder may hide; and the required ones."""
+        config, hiding = self._ws.config, findings.hidden()
+        required = {rel for rel in config.named_files() if config.rule_for(rel).required and config.is_data_file(rel)}
+        never_seen = {rel for rel in required.difference(findings.changed) if self._ws.catalog.file(rel) is None}
+        missing = never_seen.union(rel for rel in findings.gone if rel in required or rel not in self._told)
+        return sorted(rel for rel in missing if not f"{rel}/".startswith(hiding))
 
 
-def _fingerprint(signature: Signature) -> int:
-    return hash(signature) or 1
+def digest_of(seen: dict[str, int]) -> bytes:
+    """Return the digest of what a walk saw in a folder, in this order; the same in every process."""
+    return hashlib.blake2b(
+        marshal.dumps(seen, 0), digest_size=16
+    ).digest()  # later versions tell how often a text is used

@@ -82,6 +82,7 @@ class Rounds:
             note=self._note,
             miss=self.settler.note,
             walked=self._mind_backup_dir,
+            catalog_failed=self._catalog_failed,
         )
         self._compaction = Compaction(ws, announce.journal_left_long)
         self._verifying = Verifying(ws, self.lanes, announce.verified)
@@ -276,7 +277,7 @@ class Rounds:
         if outcome.ending is Ending.LEFT and outcome.grade is Grade.MISSING:
             self.patrol.rescan.forget(outcome.rel)  # told; when it comes back, it is new
         elif outcome.state is not None:
-            self.patrol.rescan.learn(outcome.state)
+            self.patrol.rescan.learn(outcome.rel)
 
     def wait_again(self, due: Due, outcome: Outcome) -> None:
         """Put a file that is not settled yet back into the settler."""
@@ -301,17 +302,21 @@ class Rounds:
         if not os.path.isdir(self._config.data_dir):
             self.patrol.lose_root(self._clock.monotonic())
         elif isinstance(error, sqlite3.Error):
-            self._metrics.io_errors.inc(Operation.CATALOG)
-            self._ws.is_doubtful = True
-            self._log.error("catalog_failed", **error_fields(error))
-            if not isinstance(error, sqlite3.OperationalError):
-                self._begin_anew()
+            self._catalog_failed(error)
         else:
             self._metrics.io_errors.inc(Operation.PUBLISH)
             self._log.error("pipeline_failed", files=len(rels), **error_fields(error))
         now = self._clock.monotonic()
         for rel in rels:
             self.settler.retry(rel, at=now + self._backoff.next_s(rel), first_at=None)
+
+    def _catalog_failed(self, error: sqlite3.Error) -> None:
+        """A catalog that is damaged, and not just in the way of somebody, is made anew."""
+        self._metrics.io_errors.inc(Operation.CATALOG)
+        self._ws.is_doubtful = True
+        self._log.error("catalog_failed", **error_fields(error))
+        if not isinstance(error, sqlite3.OperationalError):
+            self._begin_anew()
 
     def _begin_anew(self) -> None:
         try:

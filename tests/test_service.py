@@ -14,6 +14,7 @@ from bench import DAMAGE, USERS, Bench, document
 import agent.compaction as compaction_module
 from agent.announce import Announcer
 from agent.core.model import FileState
+from agent.disk.catalog import Catalog
 from agent.logs import configure_logs
 from agent.metrics import Metrics
 from agent.record import Recorder
@@ -202,6 +203,25 @@ def test_last_snapshots_take_what_is_pending_and_what_no_event_told(days: Days) 
 
     assert bench.stored() == [document(1)]
     assert bench.stored("bank.json") == [document(2)]
+
+
+def test_catalog_that_a_walk_finds_damaged_is_made_anew_and_everything_looked_at(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days.bench.protect(document(1))
+    real, failures = Catalog.known_folders, [sqlite3.DatabaseError("database disk image is malformed")]
+
+    def fail(catalog: Catalog) -> object:
+        if failures:
+            raise failures.pop()
+        return real(catalog)
+
+    monkeypatch.setattr(Catalog, "known_folders", fail)
+    days.bench.write(document(2))
+    days.pass_s(60)
+
+    assert days.reopened == 1
+    assert days.bench.stored() == [document(2), document(1)]
 
 
 def test_change_during_a_long_walk_does_not_wait_for_its_end(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:

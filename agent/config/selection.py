@@ -93,19 +93,18 @@ class Selection:
     ) -> None:
         self.named = frozenset(named)
         self._parents_of_named = {parent for name in named for parent in _parents(name)}
-        self._included = compile_globs([*include, *required]).fullmatch
-        self._excluded = compile_globs(exclude, whole_folders=True).fullmatch
+        included, excluded = compile_globs([*include, *required]), compile_globs(exclude, whole_folders=True)
+        # One expression, because a walk asks of every file there is.
+        self._chosen = re.compile(rf"(?!(?:{excluded.pattern})\Z)(?:{included.pattern})", re.DOTALL).fullmatch
         # `logs/**` does not match the folder `logs`, and yet there is nothing to be found in it.
         self._emptied = compile_globs([e.removesuffix("/**") for e in exclude], whole_folders=True).fullmatch
         self._reserved = tuple(f"{folder}/" for folder in reserved)
 
     def is_data_file(self, rel: str) -> bool:
         """Say whether the file at `rel` is looked after."""
-        if is_reserved(rel, self._reserved):
-            return False
-        if rel in self.named:
-            return True
-        return self._included(rel) is not None and self._excluded(rel) is None and not is_dated_copy(rel)
+        if self._chosen(rel) is None or is_dated_copy(rel):
+            return rel in self.named and not is_reserved(rel, self._reserved)
+        return not is_reserved(rel, self._reserved)
 
     def may_hold_data_files(self, rel_dir: str) -> bool:
         """Say whether a walk has to enter the folder at `rel_dir`; False spares it all that lies below."""

@@ -6,7 +6,17 @@ from datetime import datetime
 
 from agent.core.model import FileState, Grade, Signature, Snapshot
 from agent.disk.database import FILE_COLUMNS, SNAPSHOT_COLUMNS, Database
-from agent.disk.rows import file_row, file_state, grade_count, path, path_grade_signature, snapshot, snapshot_row
+from agent.disk.rows import (
+    KnownFolder,
+    file_row,
+    file_state,
+    grade_count,
+    known_folder,
+    path,
+    path_grade_signature,
+    snapshot,
+    snapshot_row,
+)
 
 
 class Catalog(Database):
@@ -32,26 +42,59 @@ class Catalog(Database):
             last = states[-1].rel
 
     def signatures(self, page: int = 5000) -> Iterator[tuple[str, Grade, Signature | None]]:
-        """Yield path, grade and signature of every file, a page at a time: all that a rescan needs."""
+        """Yield path, grade and signature of every file, a page at a time."""
         sql = "SELECT rel, grade, inode, size, mtime_ns, ctime_ns FROM files WHERE rel > ? ORDER BY rel LIMIT ?"
         last = b""
         while rows := self._read(sql, (last, page)):
             yield from map(path_grade_signature, rows)
             last = rows[-1][0]
 
+    def signatures_in(self, folder: str, page: int = 1000) -> Iterator[list[tuple[str, Grade, Signature | None]]]:
+        """Yield path, grade and signature of the files in `folder` itself, a page at a time."""
+        prefix = os.fsencode(f"{folder}/" if folder else "")
+        below, end = ("AND rel < ?", [prefix[:-1] + b"0"]) if prefix else ("", [])  # 0 follows the slash
+        sql = f"""SELECT rel, grade, inode, size, mtime_ns, ctime_ns FROM files
+                  WHERE rel > ? {below} AND instr(substr(rel, ?), x'2f') = 0 ORDER BY rel LIMIT ?"""
+        last = prefix
+        while rows := self._read(sql, (last, *end, len(prefix) + 1, page)):
+            yield [path_grade_signature(row) for row in rows]
+            last = rows[-1][0]
+
+    def known_folders(self) -> dict[str, KnownFolder]:
+        """Return every folder that a known file is in."""
+        return dict(map(known_folder, self._read("SELECT folder, changes, digest FROM folders")))
+
+    def know_folders(self, digests: Iterable[tuple[str, int, bytes]]) -> None:
+        """Everything in these folders is as the catalog says, but where it changed since `changes` was read."""
+        with self.transaction():
+            self._db.executemany(
+                "UPDATE folders SET digest=? WHERE folder=? AND changes=?",
+                ((digest, os.fsencode(folder), changes) for folder, changes, digest in digests),
+            )
+
+    def _change_in(self, folders: Iterable[bytes]) -> None:
+        sql = """INSERT INTO folders VALUES(?, 1, NULL)
+                 ON CONFLICT(folder) DO UPDATE SET changes=changes+1, digest=NULL"""
+        self._db.executemany(sql, ((folder,) for folder in folders))
+
     def not_good(self) -> list[str]:
         """Return the files whose last state was anything but good."""
-        rows = self._read("SELECT rel FROM files WHERE grade <> ? ORDER BY rel", (Grade.GOOD.value,))
+        others = [grade.value for grade in Grade if grade is not Grade.GOOD]  # each is looked up in the index
+        marks = ",".join("?" * len(others))
+        rows = self._read(f"SELECT rel FROM files WHERE grade IN ({marks}) ORDER BY rel", others)
         return [path(row[0]) for row in rows]
 
     def save_files(self, states: Iterable[FileState]) -> None:
         marks = ",".join("?" * 22)
+        states = list(states)
         with self.transaction():
             self._db.executemany(f"INSERT OR REPLACE INTO files({FILE_COLUMNS}) VALUES({marks})", map(file_row, states))
+            self._change_in({os.path.dirname(os.fsencode(state.rel)) for state in states})
 
     def forget_file(self, rel: str) -> None:
         with self.transaction():
             self._db.execute("DELETE FROM files WHERE rel=?", (os.fsencode(rel),))
+            self._change_in([os.path.dirname(os.fsencode(rel))])
 
     def count_files(self) -> dict[Grade, int]:
         return dict(map(grade_count, self._read("SELECT grade, count(*) FROM files GROUP BY grade")))

@@ -42,8 +42,14 @@ CREATE INDEX IF NOT EXISTS snapshots_by_age ON snapshots(taken, name);
 CREATE TABLE IF NOT EXISTS packs(
     rel BLOB NOT NULL, name BLOB NOT NULL, stored INTEGER NOT NULL, PRIMARY KEY(rel, name)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS folders(
+    folder BLOB PRIMARY KEY, changes INTEGER NOT NULL, digest BLOB
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+_FOLDERS_OF_OLD = """
+INSERT INTO folders SELECT DISTINCT folder_of(rel), 0, NULL FROM files
+"""  # of a catalog that was made before it had this table
 FILE_COLUMNS = (
     "rel, grade, since, inode, size, mtime_ns, ctime_ns, digest, shape_size, root, records, uid, gid, perm, "
     "capture_mode, last_good, last_snapshot, heals, healed, healed_grade, gave_up, mass_loss"
@@ -72,6 +78,7 @@ class Database:
         self.lost_a_change = False  # what was to be noted may be true of the backup folder all the same
         require_room(self.path)
         self._db = sqlite3.connect(self.path, timeout=_BUSY_WAIT_S, isolation_level=None, check_same_thread=False)
+        self._db.create_function("folder_of", 1, os.path.dirname, deterministic=True)
         self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ROW_MAX_BYTES)
         try:
             self._prepare()
@@ -95,6 +102,8 @@ class Database:
             self._refuse_foreign_tables()
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
+            if self._db.execute("SELECT 1 FROM folders").fetchone() is None:
+                self._db.execute(_FOLDERS_OF_OLD)
             self._db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
     def _refuse_foreign_tables(self) -> None:
@@ -111,6 +120,7 @@ class Database:
             ("files", FILE_COLUMNS),
             ("snapshots", SNAPSHOT_COLUMNS + ", doomed"),
             ("packs", "rel, name, stored"),
+            ("folders", "folder, changes, digest"),
             ("meta", "key, value"),
         ):
             found = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from agent.core.model import CaptureMode, FileState, Grade, Ownership, Reason, Shape, Signature, Snapshot
 from agent.disk.beneath import split_rel
@@ -110,6 +110,21 @@ def path_grade_signature(row: Row) -> tuple[str, Grade, Signature | None]:
     if type(inode) is type(size) is type(mtime_ns) is type(ctime_ns) is int:
         return _path(rel), _GRADES[grade], Signature(inode % _INODES, size, mtime_ns, ctime_ns)
     return _path(rel), _GRADES[grade], _signature(row[2:6])
+
+
+class KnownFolder(NamedTuple):
+    """How a folder was when all files in it were as the catalog says, and how often the catalog changed there."""
+
+    changes: int
+    digest: bytes | None  # none since something changed
+
+
+@_suspicious
+def known_folder(row: Row) -> tuple[str, KnownFolder]:
+    folder, changes, digest = row
+    if digest is not None and not isinstance(digest, bytes):
+        raise TypeError("no digest in the place of a digest")
+    return _path(folder) if folder != b"" else "", KnownFolder(_int(changes), digest)
 
 
 @_suspicious

@@ -1,7 +1,7 @@
 """The rescan's eyes: every data file below the root with its signature, as the disk has it now.
 
-Names come straight from the listings and are told one by one: the memory is that of the deepest path, not that of
-the tree.  No link is followed, so nothing outside the root is ever named.
+Names come straight from the listings and are told a few at a time: the memory is that of the folders on the deepest
+path, not that of the tree.  No link is followed, so nothing outside the root is ever named.
 """
 
 import contextlib
@@ -54,10 +54,15 @@ class Skipped:
 
 
 class Batch(NamedTuple):
-    """What a few entries of one folder turned out to be: data files, each with its status, and what is skipped."""
+    """What a few entries of one folder turned out to be: data files, each with its status, and what is skipped.
 
+    All batches of a folder come in a row, the `is_last` one at its end.
+    """
+
+    folder: str
     found: list[tuple[str, os.stat_result]]
     skipped: list[Skipped]
+    is_last: bool
 
 
 _HIDING = frozenset({SkipReason.UNREADABLE_FILE, SkipReason.UNREADABLE_FOLDER, SkipReason.TOO_DEEP})
@@ -76,7 +81,7 @@ def walk_data_files(
     below: str = "",
 ) -> Iterator[Found | Skipped]:
     """Tell of every data file in the folder `below` of `root`, one by one, as `walk_in_batches`."""
-    for found, skipped in walk_in_batches(root, is_data_file, skip_folder, below=below):
+    for _, found, skipped, _ in walk_in_batches(root, is_data_file, skip_folder, below=below):
         for rel, status in found:
             yield Found(rel, signature_of(status))
         yield from skipped
@@ -105,14 +110,14 @@ def walk_in_batches(
         levels.append(_Level(open_folder(root_fd, below), below))
         while levels:
             level = levels[-1]
-            if level.folders:
+            if not level.is_read:
+                yield _read(level, is_data_file, skip_folder)
+            elif level.folders:
                 told = _descend(levels, level.folders.pop())
                 if told is not None:
-                    yield Batch([], [told])
-            elif level.is_read:
-                levels.pop().close()
+                    yield Batch(told.rel, [], [told], is_last=True)
             else:
-                yield _read(level, is_data_file, skip_folder)
+                levels.pop().close()
     finally:
         for level in levels:
             level.close()
@@ -188,4 +193,4 @@ def _read(level: _Level, is_data_file: Callable[[str], bool], skip_folder: Calla
     except OSError as error:  # the listing broke off: what it did not come to may be there all the same
         level.is_read = True
         skipped.append(Skipped(prefix.removesuffix("/"), SkipReason.UNREADABLE_FOLDER, error))
-    return Batch(found, skipped)
+    return Batch(prefix[:-1], found, skipped, level.is_read)

@@ -180,6 +180,19 @@ def test_threads_share_one_catalog(catalog: Catalog) -> None:
     assert len(catalog.files()) == 80
 
 
+def test_catalog_of_before_there_were_folders_knows_those_of_its_files(tmp_path: Path) -> None:
+    old = Catalog(str(tmp_path))
+    old.save_files([full_state(), full_state("top.json")])
+    old.close()
+    with closing(sqlite3.connect(tmp_path / CATALOG_NAME)) as database:
+        database.execute("DROP TABLE folders")
+
+    catalog = Catalog(str(tmp_path))
+
+    assert catalog.known_folders() == {"sub": (0, None), "": (0, None)}
+    catalog.close()
+
+
 # damaged or hostile
 
 
@@ -311,7 +324,13 @@ def test_value_of_the_wrong_kind_in_a_state_is_a_damaged_catalog_or_harmless(
     except sqlite3.IntegrityError:
         return  # the schema forbids it
 
-    for ask in (lambda: catalog.file(REL), catalog.files, lambda: list(catalog.signatures()), catalog.count_files):
+    for ask in (
+        lambda: catalog.file(REL),
+        catalog.files,
+        lambda: list(catalog.signatures()),
+        catalog.count_files,
+        lambda: list(catalog.signatures_in("sub")),
+    ):
         assert not isinstance(told_or_damaged(ask), sqlite3.OperationalError)
 
 
