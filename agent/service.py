@@ -179,7 +179,7 @@ class Service:
                 self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
                 continue
             try:
-                self._ws = Workspace.open(self._config, self._clock)
+                self._ws = Workspace.open(self._config, self._clock, check_later=True)
                 return True
             except (OSError, sqlite3.Error) as error:
                 self._lock.release()
@@ -213,9 +213,8 @@ class Service:
             self._lock.tell(self._about())
 
     def _prepare(self) -> bool:
-        """Recover and make the rounds, trying until it can be; False when told to stop before."""
+        """Make the rounds, listen and recover, trying until it can be; False when told to stop before."""
         while True:
-            self._recover()
             try:
                 self._rounds = Rounds(
                     self._ws,
@@ -226,18 +225,23 @@ class Service:
                     reopen=self._reopen,
                     progress=self._be_patient,
                 )
-                return True
+                break
             except (OSError, sqlite3.Error) as error:
                 self._trouble("opening_failed", error)
                 self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
                 if self._stop_asked:
                     return False
+        self._listen()  # and meanwhile SQLite looks through the catalog
+        self._recover()
+        return True
 
     def _recover(self) -> None:
         """Finish what a crash cut short; the catalog agrees with the folder."""
+        self._ws.is_doubtful = True  # until it has
         while not self._stop_asked:
-            lost = self._ws.catalog_was_lost
             try:
+                self._ws.await_check()
+                lost = self._ws.catalog_was_lost
                 self._announce.recovered(recover(self._ws, self._goes_on), lost)
                 return
             except (OSError, sqlite3.Error) as error:
@@ -254,8 +258,7 @@ class Service:
         self._not_ready = not_ready
 
     def _start(self) -> None:
-        """Listen, pass the gate, announce readiness."""
-        self._listen()
+        """Take the folder over, pass the gate, announce readiness."""
         self._migrate()
         self._pass_gate()
         if self._stop_asked:

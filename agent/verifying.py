@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from math import inf
 
 from agent.core.errors import AgentError
@@ -35,10 +36,14 @@ class Verifying:
         self._steps: Iterator[None] | None = None
         self._began = 0.0
         self._is_flying = self._stopping = False
-        self.next_at = self._next_begin(calm=True)
+        self.next_at = -inf  # the first turn asks the catalog, which is still being checked
 
     def turn(self, now: float) -> None:
         """Begin or go on, if it is time (`now`, monotonic) to."""
+        if self.next_at == -inf:
+            self.next_at = now + _CALM_S
+            with suppress(sqlite3.Error):  # every job tells of a catalog that cannot be used
+                self.next_at = self._next_begin(calm=True)
         if now < self.next_at or self._stopping:
             return
         self.next_at = inf  # until the slice says when to go on

@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -66,10 +67,13 @@ class Workspace:
     has_deleted: bool = False  # copies were deleted, and a power cut may bring them back
     damages: dict[str, tuple[str, CheckSpec, CheckResult]] = field(default_factory=dict)  # what checks found, by rel
     is_doubtful: bool = False  # catalog and folder may not agree: compare them at the next start
+    _check: Callable[[], bool] | None = None  # whether the catalog is whole; nobody has asked yet
 
     @classmethod
-    def open(cls, config: Config, clock: Clock) -> "Workspace":
+    def open(cls, config: Config, clock: Clock, *, check_later: bool = False) -> "Workspace":
         """Open the folders of `config`, making those that are our own.
+
+        With `check_later` SQLite looks through the catalog in a thread; `await_check` before anything is read from it.
 
         Raises:
             FormatVersionError: a newer backup-agent wrote the folder; nothing was changed.
@@ -82,7 +86,25 @@ class Workspace:
         catalog, lost = _open_catalog(config.state_dir, clock)
         store = Store(config.backup_dir, journal, Compression(config.backup.compression))
         locks, folder = FileLocks(config.state_dir), _identity(config.backup_dir)
-        return cls(config, clock, journal, store, catalog, locks, lost, folder)
+        ws = cls(config, clock, journal, store, catalog, locks, lost, folder)
+        ws._check = _in_thread(catalog.is_whole) if check_later else catalog.is_whole
+        if not check_later:
+            ws.await_check()
+        return ws
+
+    def await_check(self) -> None:
+        """The catalog is one that SQLite finds no fault with; a damaged one is set aside for a new one.
+
+        Raises:
+            sqlite3.OperationalError: it cannot be told yet; another call looks again.
+        """
+        if self._check is None:
+            return
+        is_whole, self._check = self._check, self.catalog.is_whole
+        if not _says_yes(is_whole):
+            self.catalog.close()
+            self.catalog, self.catalog_was_lost = _begin_anew(self.config.state_dir, self.clock)
+        self._check = None
 
     def adopt_config(self, config: Config) -> None:
         """Work by `config` from now on; its folders are those of the old one."""
@@ -104,6 +126,8 @@ class Workspace:
         self.backup_folder = _identity(self.config.backup_dir)
         _agree_on_format(self.config.state_dir)
         self.catalog, self.catalog_was_lost = _open_catalog(self.config.state_dir, self.clock)
+        self._check = self.catalog.is_whole
+        self.await_check()
 
     def close(self) -> None:
         self.catalog.close()
@@ -262,14 +286,31 @@ def _open_catalog(state_dir: str, clock: Clock) -> tuple[Catalog, str | None]:
     """Return the catalog, and where a damaged one was set aside (or "missing") when it had to be begun anew."""
     is_new = not os.path.exists(os.path.join(state_dir, "catalog.sqlite3"))
     try:
-        catalog = Catalog(state_dir)
-        if catalog.is_whole():
-            return catalog, "missing" if is_new else None
-        catalog.close()
+        return Catalog(state_dir), "missing" if is_new else None
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
-        pass
+        return _begin_anew(state_dir, clock)
+
+
+def _begin_anew(state_dir: str, clock: Clock) -> tuple[Catalog, str]:
     now = clock.utc()
     kept = set_aside(state_dir, format_stamp(now.replace(microsecond=now.microsecond // 1000 * 1000)))
     return Catalog(state_dir), kept
+
+
+def _says_yes(is_whole: Callable[[], bool]) -> bool:
+    try:
+        return is_whole()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _in_thread(is_whole: Callable[[], bool]) -> Callable[[], bool]:
+    """Return what waits for the answer."""
+    pool = ThreadPoolExecutor(1, "catalog-check")
+    answer = pool.submit(is_whole)
+    pool.shutdown(wait=False)
+    return answer.result

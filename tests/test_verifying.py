@@ -51,6 +51,7 @@ class Guard:
     def start(self) -> None:
         """What a start of the agent begins with."""
         self.verifying = Verifying(self.bench.ws, self.lanes, lambda report, _: self.told.append(report))
+        self.verifying.turn(self.bench.clock.monotonic())
 
     def wait_s(self) -> float:
         return self.verifying.next_at - self.bench.clock.monotonic()

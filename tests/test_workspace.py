@@ -1,5 +1,6 @@
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,10 @@ from bench import USERS, Bench, document
 
 from agent.core.decide import LeftWhy
 from agent.core.errors import FormatVersionError
+from agent.core.model import FileState, Grade
+from agent.disk.catalog import Catalog
 from agent.rescan import Rescan
+from agent.workspace import Workspace
 
 ALL = "recovery: {on_missing: restore}"
 
@@ -139,3 +143,46 @@ def test_stamp_is_never_before_the_newest_copy(tmp_path: Path) -> None:
     bench.clock.jump(-86_400)
 
     assert bench.ws.stamp(USERS) > newest.taken_at
+
+
+@pytest.mark.parametrize("check_later", [False, True])
+def test_damage_deep_in_the_catalog_is_set_aside_before_anything_is_read(tmp_path: Path, check_later: bool) -> None:
+    bench = Bench(tmp_path)
+    states = [FileState(f"{number:04}{'x' * 200}.json", Grade.GOOD, bench.clock.utc()) for number in range(200)]
+    bench.ws.catalog.save_files(states)
+    bench.ws.close()
+    path = Path(bench.ws.catalog.path)
+    with path.open("r+b") as stream:  # a page of the table, not the first ones that opening looks at
+        stream.seek(path.stat().st_size // 4096 // 2 * 4096)
+        stream.write(b"\xff" * 4096)
+
+    ws = Workspace.open(bench.ws.config, bench.clock, check_later=check_later)
+    ws.await_check()
+    ws.close()
+
+    assert ws.catalog_was_lost is not None
+    assert "damaged" in ws.catalog_was_lost
+
+
+def test_check_of_the_catalog_that_the_disk_refuses_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    answers: list[Exception | bool] = [sqlite3.OperationalError("disk I/O error"), True]
+
+    def answer(_: Catalog) -> bool:
+        told = answers.pop(0)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    monkeypatch.setattr(Catalog, "is_whole", answer)
+    ws = Workspace.open(bench.ws.config, bench.clock, check_later=True)
+
+    with pytest.raises(sqlite3.OperationalError):
+        ws.await_check()
+    ws.await_check()
+    ws.await_check()
+    ws.close()
+    assert answers == []
+    assert ws.catalog_was_lost is None
