@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from agent.config.sections import Bot
 from agent.core.errors import AgentError
+from agent.disk.presence import is_there
 from agent.metrics.labels import BotCommand, BotResult
 
 _MARKER = "bot_stopped"
@@ -63,8 +64,12 @@ def start_if_left_stopped(
 ) -> BotCommandError | None:
     """A bot that a killed agent left stopped is started; return why it could not be."""
     marker = os.path.join(state_dir, _MARKER)
-    if bot is None or not os.path.lexists(marker):
-        return None
+    try:
+        if bot is None or not is_there(marker):
+            return None
+    except OSError as error:
+        what, hint = f"was the bot left stopped? The disk does not tell: {error}", "it is asked again; see if it runs"
+        return BotCommandError(what, BotResult.NOT_RUN, hint=hint)
     return _start(bot, marker, on_run)
 
 

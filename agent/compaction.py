@@ -12,6 +12,7 @@ from datetime import timedelta
 from agent.core.model import Snapshot
 from agent.core.naming import parse_name
 from agent.disk.journal import Place
+from agent.disk.presence import is_there
 from agent.outcome import Outcome
 from agent.workspace import Workspace
 
@@ -102,7 +103,7 @@ def _rewrite(ws: Workspace, keep_from: Place) -> None:
 def _records(ws: Workspace) -> Iterator[dict[str, object]]:
     """What has to be told: of each snapshot, and of what a killed command left half done."""
     for record in ws.journal.read("swap"):
-        if os.path.lexists(os.path.join(str(record.get("folder")), str(record.get("staged")))):
+        if _may_be_there(os.path.join(str(record.get("folder")), str(record.get("staged")))):
             yield record
     yield from map(record_of, ws.catalog.all_snapshots())
     for record in ws.journal.read("accept"):
@@ -112,6 +113,13 @@ def _records(ws: Workspace) -> Iterator[dict[str, object]]:
         snapshot = ws.catalog.snapshot_named(str(record.get("name")))
         if snapshot is not None and snapshot.digest == record.get("was"):
             yield record
+
+
+def _may_be_there(path: str) -> bool:
+    try:
+        return is_there(path)
+    except OSError:
+        return True
 
 
 def record_of(s: Snapshot) -> dict[str, object]:

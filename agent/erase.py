@@ -15,6 +15,7 @@ from agent.core.model import Grade, Reason, Snapshot
 from agent.core.stamp import parse_stamp
 from agent.disk.capture import digest_of
 from agent.disk.originals import HOME
+from agent.disk.presence import is_folder
 from agent.disk.rewrite import rewrite
 from agent.disk.store import PATCH_SUFFIX
 from agent.edit import EDIT_MAX_BYTES
@@ -108,7 +109,7 @@ def _copies(ws: Workspace, rel: str) -> Iterator[Snapshot]:
     """Yield the snapshots of `rel`, newest first, and what migrations kept of it, which no catalog knows."""
     yield from ws.catalog.snapshots(rel)
     folder = os.path.join(ws.store.path, HOME)
-    for stamp in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    for stamp in sorted(os.listdir(folder)) if is_folder(folder) else []:
         name, taken_at = f"{HOME}/{stamp}/{rel}", parse_stamp(stamp)
         size = ws.store.stored_size(name) if taken_at else None
         if taken_at is None or size is None:

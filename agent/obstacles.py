@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from agent.config import Config
 from agent.core.errors import AgentError
 from agent.core.naming import display
+from agent.disk.presence import is_there
 from agent.disk.walk import Skipped, walk_data_files
 from agent.older_copies import OlderCopy, find_copies
 from agent.rotation import free_bytes
@@ -63,7 +64,7 @@ def _obstacles(config: Config) -> Iterator[str]:
     for folder in (config.backup_dir, config.state_dir, config.temp_dir):
         if why := _refusal(_existing(folder), os.W_OK | os.X_OK):
             yield f"{display(folder)} cannot be written to ({why})"
-    copies = find_copies(config, lambda rel: os.path.lexists(os.path.join(config.data_dir, rel)))
+    copies = find_copies(config, lambda rel: is_there(os.path.join(config.data_dir, rel)))
     older = sum(copy.size_bytes for copy in copies if isinstance(copy, OlderCopy) and copy.rel is not None)
     # The originals, the first snapshots and the adopted copies; beside the data, one file at a time.
     for folder, need in ((config.backup_dir, 2 * sum(sizes) + older + (config.backup.min_free_bytes or 0)),

@@ -18,6 +18,7 @@ from agent.core.copies import OLD_FOLDERS, parse_copy, without_old_folder
 from agent.core.model import FileState, Grade, Ownership, Reason, Shape, Snapshot
 from agent.disk.capture import CHUNK_BYTES, IN_MEMORY_MAX_BYTES, NotADataFileError, open_data_file
 from agent.disk.draft import Draft
+from agent.disk.presence import is_there
 from agent.disk.staging import StagedFile, StagingFolder, open_root
 from agent.disk.walk import Found, Skipped, walk_data_files
 from agent.workspace import Workspace
@@ -139,7 +140,7 @@ class Adopter:
         return self._done
 
     def _is_known(self, rel: str) -> bool:
-        there = os.path.lexists(os.path.join(self._ws.config.data_dir, rel))
+        there = is_there(os.path.join(self._ws.config.data_dir, rel))
         return there or self._ws.catalog.file(rel) is not None or self._ws.catalog.newest(rel) is not None
 
     def _adopt(self, rel: str, copies: Sequence[OlderCopy], *, dry_run: bool) -> None:
@@ -224,7 +225,7 @@ class Adopter:
         """A file that is there was good before, so that it is healed; one that is not is not missed for its copies."""
         ws = self._ws
         good = ws.catalog.newest(rel, Grade.GOOD)
-        is_there = os.path.lexists(os.path.join(ws.config.data_dir, rel))
-        if good is not None and is_there and ws.catalog.file(rel) is None:
+        is_alive = is_there(os.path.join(ws.config.data_dir, rel))
+        if good is not None and is_alive and ws.catalog.file(rel) is None:
             at = good.taken_at
             ws.catalog.save_files([FileState(rel, Grade.GOOD, at, last_good_at=at, last_snapshot_at=at)])

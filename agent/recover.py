@@ -13,6 +13,7 @@ from agent.core.errors import BackupFolderReplacedError
 from agent.core.model import Snapshot
 from agent.disk.atomic import flush_file_system
 from agent.disk.beneath import split_rel
+from agent.disk.presence import is_folder
 from agent.disk.staging import StagingFolder, open_root
 from agent.putback import keep_leftover
 from agent.references import know_references
@@ -217,4 +218,4 @@ def _is_ours(ws: Workspace, path: str) -> bool:
     """Whether a staging folder named by the journal is one we may sweep: inside `temp_dir` or `data_dir`, no link."""
     homes = (ws.config.temp_dir, ws.config.data_dir)
     inside = any(path == home or path.startswith(f"{home}/") for home in homes)
-    return inside and os.path.isdir(path) and os.path.realpath(path) in (path, os.path.realpath(ws.config.temp_dir))
+    return inside and is_folder(path) and os.path.realpath(path) in (path, os.path.realpath(ws.config.temp_dir))

@@ -10,6 +10,7 @@ from agent.core.naming import REFERENCES, Kind, belongs_to, parse_name, snapshot
 from agent.core.packing import SIZE_MAX_BYTES, STORED_MIN_BYTES, Member, Reference, unneeded
 from agent.disk.codec import DamagedError
 from agent.disk.packed import Note
+from agent.disk.presence import is_folder
 from agent.disk.references import delete_reference, note_of, stored_bytes
 from agent.disk.walk import Found, walk_data_files
 from agent.workspace import Workspace
@@ -163,7 +164,7 @@ def know_references(ws: Workspace) -> None:
 def _found(ws: Workspace) -> Iterator[tuple[str, tuple[str, int]]]:
     """Yield the name of each reference in the folder, whose it is, and its size."""
     folder = os.path.join(ws.store.path, REFERENCES)
-    if not os.path.isdir(folder):
+    if not is_folder(folder):
         return
     for entry in walk_data_files(folder, lambda _: True, lambda _: False):
         if not isinstance(entry, Found):

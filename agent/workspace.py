@@ -24,6 +24,7 @@ from agent.disk.database import FORMAT_VERSION, set_aside
 from agent.disk.journal import Journal
 from agent.disk.lock import FileLocks
 from agent.disk.pause import Pause, pause_in_effect
+from agent.disk.presence import is_folder, is_there
 from agent.disk.staging import StagingFolder, open_root
 from agent.disk.store import Store
 
@@ -166,7 +167,7 @@ class Workspace:
     def make_temp_dir(self) -> None:
         """`temp_dir` is there; one that had to be made is like the data folder, as bots stage files there too."""
         path = self.config.temp_dir
-        if os.path.isdir(path):
+        if is_folder(path):
             return
         os.makedirs(path, mode=0o700, exist_ok=True)
         like = os.stat(self.config.data_dir)
@@ -284,7 +285,7 @@ def _mark_format(path: str) -> None:
 
 def _open_catalog(state_dir: str, clock: Clock) -> tuple[Catalog, str | None]:
     """Return the catalog, and where a damaged one was set aside (or "missing") when it had to be begun anew."""
-    is_new = not os.path.exists(os.path.join(state_dir, "catalog.sqlite3"))
+    is_new = not is_there(os.path.join(state_dir, "catalog.sqlite3"))
     try:
         return Catalog(state_dir), "missing" if is_new else None
     except sqlite3.OperationalError:

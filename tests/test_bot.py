@@ -118,6 +118,17 @@ def test_bot_left_stopped_by_a_killed_agent_is_started_once(tmp_path: Path) -> N
     assert told.calls() == ["start"]
 
 
+def test_bot_of_which_the_disk_does_not_tell_is_asked_about_again(tmp_path: Path) -> None:
+    """It was taken for one that runs, and stayed down."""
+    told = Told(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+
+    error = start_if_left_stopped(told.bot, str(tmp_path / "loop"))
+
+    assert error is not None
+    assert "Too many levels" in str(error)
+
+
 def test_agent_without_a_bot_runs_nothing(tmp_path: Path) -> None:
     with bot_stopped(None, str(tmp_path)) as run:
         pass

@@ -158,6 +158,15 @@ def test_accept_after_the_mark_keeps_what_the_journal_tells_of_it(bench: Bench) 
     assert bench.ws.catalog.snapshot_named(accepted.name) == accepted
 
 
+def test_swap_is_remembered_where_the_disk_does_not_tell_of_its_staged_file(bench: Bench) -> None:
+    (bench.data / "loop").symlink_to("loop")
+    bench.ws.journal.append_durably({"op": "swap", "rel": USERS, "folder": str(bench.data / "loop"), "staged": "a.tmp"})
+    publish(bench, 8)
+    shorten(compaction_of(bench), bench)
+
+    assert [record["rel"] for record in bench.ws.journal.read("swap")] == [USERS]
+
+
 @pytest.mark.parametrize("is_left", [True, False])
 def test_swap_is_remembered_for_as_long_as_its_staged_file_is_there(bench: Bench, is_left: bool) -> None:
     """A command was killed in a swap: the next start has to know whose bytes those are."""

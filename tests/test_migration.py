@@ -268,6 +268,15 @@ def test_a_lost_catalog_does_not_begin_it_anew(tmp_path: Path) -> None:
     assert not is_first_start(bench.ws)
 
 
+def test_originals_that_the_disk_does_not_tell_of_begin_no_migration(tmp_path: Path) -> None:
+    bench = taken_over(tmp_path, users=document(1))
+    (bench.backups / "_migration").symlink_to("_migration")
+
+    migrate_first(migration(bench))
+
+    assert bench.ws.catalog.note("migration") is None
+
+
 def test_an_empty_folder_is_guarded_without_a_word(tmp_path: Path) -> None:
     bench = taken_over(tmp_path)
 

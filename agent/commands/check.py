@@ -14,6 +14,7 @@ from agent.core.decide import Wait
 from agent.core.folding import FOLDED_MIN, fold
 from agent.core.model import Grade, HealAction, Problem, Reason
 from agent.core.naming import display
+from agent.disk.presence import is_there
 from agent.disk.walk import Skipped
 from agent.gate import Gate, dues_of
 from agent.look import Look, one_look
@@ -75,7 +76,7 @@ def _look(session: Session, rels: list[str] | None) -> _Report:
         rels = sorted(findings.changed)
         _note_skipped(report, findings.skipped)
         for rel in sorted({*findings.missing, *_required(session)}):
-            if not os.path.lexists(os.path.join(session.config.data_dir, rel)):
+            if not is_there(os.path.join(session.config.data_dir, rel)):
                 report.problems[rel] = Outcome(rel, Ending.LEFT, grade=Grade.MISSING)
     todo: Sequence[str] = rels
     for attempt in range(LOOKS_MAX):

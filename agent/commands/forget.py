@@ -30,6 +30,7 @@ from agent.core.json_record import (
 from agent.core.model import Reason
 from agent.core.naming import display
 from agent.core.settle import Due
+from agent.disk.presence import is_there
 from agent.edit import EditRefusedError, edit_live
 from agent.erase import Fate, Step, erase, plan_erasure
 from agent.outcome import Ending, Outcome
@@ -200,7 +201,7 @@ def _is_in_live(session: Session, rel: str, erasing: _Erasing) -> bool:
     Raises:
         AgentError: nobody can tell, or the record cannot be taken out of it.
     """
-    if not os.path.lexists(os.path.join(session.config.data_dir, rel)):
+    if not is_there(os.path.join(session.config.data_dir, rel)):
         return False
     try:
         with open_state(session, rel, LIVE) as live:

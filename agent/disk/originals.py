@@ -14,6 +14,7 @@ from agent.disk.atomic import drop_cached_pages, flush, link_new, rename_new
 from agent.disk.beneath import open_beneath, open_folder, parent_beneath, split_rel
 from agent.disk.capture import Capture, digest_of
 from agent.disk.folders import Folders
+from agent.disk.presence import is_folder
 from agent.disk.staging import FOLDER_MODE, StagedFile, StagingFolder, open_root
 
 HOME = "_migration"
@@ -143,5 +144,9 @@ class Originals:
 
 
 def is_migrated(backup_dir: str) -> bool:
-    """Whether originals of a migration are there, whatever the catalog remembers."""
-    return os.path.isdir(os.path.join(backup_dir, HOME))
+    """Whether originals of a migration are there, whatever the catalog remembers.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
+    return is_folder(os.path.join(backup_dir, HOME))

@@ -69,6 +69,17 @@ def test_afterwards_no_file_holds_the_record_and_everything_else_is_there(place:
     assert place.json("restore", "users.json")[0] == 0
 
 
+def test_originals_that_the_disk_does_not_tell_of_are_an_error(place: Place) -> None:
+    """They kept the record, and the erasure was told as done."""
+    place.run("snapshot")
+    (place.backups / "_migration").symlink_to("_migration")
+
+    code, _, err = place.run("forget-record", "users.json", "3", "--yes")
+
+    assert code == 1
+    assert "_migration: Too many levels of symbolic links" in err
+
+
 def test_suspects_and_quarantine_are_erased_and_what_cannot_be_read_is_deleted(place: Place) -> None:
     filled(place)
     assert {s["grade"] for s in place.snapshots()} == {"good", "suspect", "corrupt", "invalid"}

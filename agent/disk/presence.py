@@ -1,0 +1,35 @@
+"""Whether something is there.  An error of the disk is no answer, where `os.path` takes it for a no."""
+
+import errno
+import os
+import stat
+
+_NO = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def is_there(path: str) -> bool:
+    """Whether anything bears this name, be it a link that leads nowhere.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
+    return _mode(path, follow=False) is not None
+
+
+def is_folder(path: str) -> bool:
+    """Whether it is a folder, or a link to one.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
+    mode = _mode(path, follow=True)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def _mode(path: str, *, follow: bool) -> int | None:
+    try:
+        return os.stat(path, follow_symlinks=follow).st_mode
+    except OSError as error:
+        if error.errno in _NO:
+            return None
+        raise
