@@ -7,7 +7,9 @@ from functools import cache
 from agent.core.budget import NOTHING_LEANS, Candidate, Leaning, Need, ThinningPlan, plan_thinning
 from agent.core.model import FileState, Grade, Reason, Snapshot
 from agent.core.retention import RetentionPlan, plan_bounded, plan_retention
+from agent.disk.atomic import flush_file_system
 from agent.disk.lock import LockSession
+from agent.disk.staging import open_root
 from agent.disk.store import PATCH_SUFFIX
 from agent.references import drop_unneeded, look
 from agent.workspace import HELD_GRADES, Workspace
@@ -111,6 +113,8 @@ def make_room(
     Raises: as `rotate`.
     """
     busy: set[str] = set()
+    if _over_budget(ws, need_bytes, written_bytes).disk_bytes > 0:
+        _let_deletions_show(ws)
     while True:
         plan = _plan_thinning(ws, _over_budget(ws, need_bytes, written_bytes), held, busy)
         rels = {c.rel for c in plan.delete}
@@ -121,6 +125,15 @@ def make_room(
                 delete(ws, doomed)
                 return len(doomed), plan.short_bytes
         busy |= rels - ours
+
+
+def _let_deletions_show(ws: Workspace) -> None:
+    """The free space tells of what was deleted: btrfs and XFS take up to half a minute, or a flush."""
+    root_fd = open_root(ws.store.path)
+    try:
+        flush_file_system(root_fd)
+    finally:
+        os.close(root_fd)
 
 
 def _plan_thinning(ws: Workspace, need: Need, held: Collection[str] = (), busy: Collection[str] = ()) -> ThinningPlan:

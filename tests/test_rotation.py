@@ -99,6 +99,28 @@ def test_floor_of_free_space_spends_no_copy_that_is_the_original_of_a_migration_
     assert [s.name for s in bench.ws.catalog.snapshots("users.json")] == [names[3], names[2], names[0]]
 
 
+def test_room_that_the_file_system_does_not_tell_of_yet_is_not_made_a_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As btrfs does, which tells of what was deleted with its next transaction."""
+    bench = Bench(tmp_path, "backup: {min_free: 1MB}")
+    for number in range(4):
+        bench.protect(document(number))
+    before, told, made = 1_000_000 - 1, [1_000_000 - 1], []
+
+    def flush(_: int) -> None:
+        told[:] = [before + 4096 * (4 - len(list(bench.backups.glob("users_backup_*"))))]
+
+    monkeypatch.setattr("agent.rotation.free_bytes", lambda _: told[0])
+    monkeypatch.setattr("agent.rotation.flush_file_system", flush)
+    with bench.ws.locks.session() as locks:
+        for _ in range(3):
+            told[:] = [before]
+            made.append(make_room(bench.ws, 0, locks=locks))
+
+    assert made == [(1, 0), (0, 0), (0, 0)]
+
+
 def test_floor_of_free_space_refuses_without_deleting(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.protect(document(1))
