@@ -11,7 +11,7 @@ from agent.adoption import adopt_unknown
 from agent.bot import BotCommandError, bot_stopped
 from agent.commands.by_hand import tell_unkept
 from agent.commands.caller import note
-from agent.commands.mentions import mentions, text_of
+from agent.commands.mentions import Elsewhere, mentions, text_of
 from agent.commands.names import Meant, all_files, meant_by
 from agent.commands.progress import with_progress
 from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
@@ -140,14 +140,16 @@ def run(args: argparse.Namespace) -> int:
         bot_error = None
         if args.yes:
             plans, bot_error = _carry_out(session, plans, erasing, no_bot=args.no_bot)
-        elsewhere = [] if meant.is_folder else mentions(session, args.key, plans[0].rel)
-        _tell(plans, args, elsewhere, is_sweep=meant.is_folder)
+        elsewhere = Elsewhere() if meant.is_folder else mentions(session, args.key, plans[0].rel)
+        _tell(plans, args, elsewhere.files, is_sweep=meant.is_folder)
+        for rel, why in elsewhere.unread.items():
+            note(f"not looked through: {display(rel)}: {why}")
         if any(plan.in_live for plan in plans) and (args.no_bot or session.config.bot is None):
             _warn_of_memory(is_done=args.yes)
         if bot_error is not None:
             raise bot_error
         is_left = any(step.fate is Fate.LEFT for plan in plans for step in plan.steps)
-        return _LEFT if unread or strays or (args.yes and is_left) else 0
+        return _LEFT if unread or strays or elsewhere.unread or (args.yes and is_left) else 0
 
 
 def _plan(session: Session, rel: str, erasing: _Erasing, *, is_sweep: bool) -> _Plan:

@@ -239,6 +239,17 @@ def test_other_files_that_mention_the_key_are_named_after_the_erasure_of_one(pla
     assert "the text 100013 is also in guilds/9000.json: " in out
 
 
+def test_other_file_that_cannot_be_read_is_told_as_not_looked_through(place: Place) -> None:
+    """It was passed over, as if it did not mention the key."""
+    scattered(place)
+    (place.data / "guilds/9001.json").unlink()
+    (place.data / "guilds/9001.json").symlink_to("9002.json")
+
+    code, _, err = place.run("forget-record", "levels.json", "100013", "--yes")
+
+    assert (code, "not looked through: guilds/9001.json: " in err) == (3, True)
+
+
 @pytest.mark.parametrize(("words", "left"), [(["--all"], set()), (["guilds"], {"levels.json"})])
 def test_one_key_is_forgotten_in_every_file_that_has_it(place: Place, words: list[str], left: set[str]) -> None:
     scattered(place)
