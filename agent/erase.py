@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from agent.checks import check
 from agent.core.errors import ReadBackError
-from agent.core.json_edit import AmbiguousKeyError, JsonText
+from agent.core.json_places import AmbiguousKeyError, JsonText
 from agent.core.json_record import NoDocumentError, open_document
 from agent.core.model import Grade, Reason, Snapshot
 from agent.core.stamp import parse_stamp

@@ -18,7 +18,7 @@ from bench import DAMAGE, USERS, Bench
 from agent import references
 from agent.commands.show import open_with
 from agent.config import load_config
-from agent.core.json_edit import JsonText
+from agent.core.json_places import JsonText
 from agent.core.model import Snapshot
 from agent.core.packing import UNPACKED_NEWEST
 from agent.disk import references as on_disk

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from agent.checks.json_schema import load_plain, load_replacing, validator_for
-from agent.core.json_edit import Path
+from agent.core.json_places import Path
 from agent.core.repair import SchemaError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
 from agent.commands.states import LIVE, NoStateError, UnfitStateError, open_state
 from agent.commands.wording import counted, print_json, say
 from agent.core.errors import AgentError, LockHeldError, UsageError
-from agent.core.json_edit import AmbiguousKeyError, JsonText
+from agent.core.json_places import AmbiguousKeyError, JsonText
 from agent.core.json_record import (
     NoDocumentError,
     open_document,

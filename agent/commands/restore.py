@@ -18,7 +18,7 @@ from agent.commands.states import open_state
 from agent.commands.wording import print_json
 from agent.core.decide import restore_candidates
 from agent.core.errors import AgentError, UsageError
-from agent.core.json_edit import AmbiguousKeyError
+from agent.core.json_places import AmbiguousKeyError
 from agent.core.json_record import record
 from agent.core.model import Reason
 from agent.core.paste import shell_word

@@ -14,8 +14,8 @@ from agent.commands.states import LIVE, NoStateError, UnfitStateError, open_snap
 from agent.commands.wording import advise, described, iso_time, print_json, say, why
 from agent.core.difference import shown
 from agent.core.errors import AgentError
-from agent.core.json_edit import AmbiguousKeyError, JsonText, Path
 from agent.core.json_patch import pointer_to
+from agent.core.json_places import AmbiguousKeyError, JsonText, Path
 from agent.core.json_record import NoDocumentError, open_document, path_of, with_records
 from agent.core.model import Reason, Snapshot
 from agent.core.naming import display

@@ -18,7 +18,7 @@ from agent.commands.states import (
 )
 from agent.commands.wording import described, iso_time, print_json, say, size
 from agent.core.errors import UsageError
-from agent.core.json_edit import AmbiguousKeyError
+from agent.core.json_places import AmbiguousKeyError
 from agent.core.json_record import record
 from agent.core.model import Snapshot
 from agent.core.naming import display, parse_name

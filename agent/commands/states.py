@@ -12,7 +12,7 @@ from agent.commands.session import LOOKS_MAX, Session
 from agent.commands.wording import before, local_time, size
 from agent.core.decide import restore_candidates
 from agent.core.errors import AgentError, UsageError
-from agent.core.json_edit import JsonText
+from agent.core.json_places import JsonText
 from agent.core.json_record import NoDocumentError, open_document
 from agent.core.model import Snapshot
 from agent.core.naming import display

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from agent.core.json_edit import AmbiguousKeyError, Container, JsonText, Path
+from agent.core.json_places import AmbiguousKeyError, Container, JsonText, Path
 
 _ID_KEYS = ("id", "_id")
 

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from agent.core.json_edit import Container, JsonText, Member, Path
 from agent.core.json_patch import pointer_to
+from agent.core.json_places import Container, JsonText, Member, Path
 from agent.core.naming import display
 
 _DEPTH_MAX = 32  # what lies deeper is compared as one value

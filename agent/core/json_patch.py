@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.core.json_edit import Path
+from agent.core.json_places import Path
 from agent.core.json_text import root_type
 from agent.core.naming import display
 

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Mapping
 
-from agent.core.json_edit import JsonText, Path
+from agent.core.json_edit import with_edits
+from agent.core.json_places import JsonText, Path
 from agent.core.json_text import Flaw, read_document
 
 
@@ -58,7 +59,7 @@ def with_records(document: JsonText, records: Mapping[Path, bytes]) -> bytes:
         AmbiguousKeyError: a key on the way, or beside it, is written twice.
         LookupError: what should hold a record is not there.
     """
-    return document.edited({path: text for path, text in records.items() if document.value(path) != text})
+    return with_edits(document, {path: text for path, text in records.items() if document.value(path) != text})
 
 
 def without_record(document: JsonText, key: str) -> bytes | None:
@@ -71,7 +72,7 @@ def without_record(document: JsonText, key: str) -> bytes | None:
     path = path_of(document, key)
     if document.find(path) is None:
         return None
-    return document.edited({path: None})
+    return with_edits(document, {path: None})
 
 
 def without_items(document: JsonText, field: str, key: str) -> bytes | None:
@@ -87,7 +88,7 @@ def without_items(document: JsonText, field: str, key: str) -> bytes | None:
     if container is None or not container.is_array:
         return None
     found: list[Path] = [(item,) for item in container.members if _spells(document.value((item, field)), key)]
-    return document.edited(dict.fromkeys(found)) if found else None
+    return with_edits(document, dict.fromkeys(found)) if found else None
 
 
 def _spells(text: bytes | None, key: str) -> bool:

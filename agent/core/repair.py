@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.core.counterpart import Counterparts
-from agent.core.json_edit import AmbiguousKeyError, JsonText, Path
+from agent.core.json_edit import with_edits, written_like
 from agent.core.json_patch import Change, How, patch_text
+from agent.core.json_places import AmbiguousKeyError, JsonText, Path
 from agent.core.schema_walk import below, defaults_at, standing, types_at
 
 SIZE_MAX_BYTES = 64 * 1024 * 1024
@@ -131,7 +132,7 @@ class _Repair:
         seen = frozenset[SchemaError]()
         try:
             for _ in range(ROUNDS_MAX):
-                edited = self._text.edited({at: change.after for at, (_, change) in self._standing.items()})
+                edited = with_edits(self._text, {at: change.after for at, (_, change) in self._standing.items()})
                 if len(edited) > SIZE_MAX_BYTES:
                     return None
                 errors = self._find_errors(edited)
@@ -239,7 +240,7 @@ class _Repair:
             here = below(self._schema, here, str(place[-1]))
         for default in defaults_at(self._schema, here):
             try:
-                yield Change(place, How.DEFAULT, before, self._text.written(default, place))
+                yield Change(place, How.DEFAULT, before, written_like(self._text, default, place))
             except (ValueError, TypeError):
                 continue  # a schema written in YAML may hold what JSON has no word for
 

@@ -7,7 +7,7 @@ is as deep as the document.  Only references within the schema document are foll
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.core.json_edit import Path
+from agent.core.json_places import Path
 
 _NAMED_STEPS = {"properties", "patternProperties", "prefixItems"}  # followed by a name or an index
 _STEPS = {"additionalProperties", "unevaluatedProperties", "items", "unevaluatedItems"}

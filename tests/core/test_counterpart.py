@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from agent.core.counterpart import Counterparts
-from agent.core.json_edit import JsonText, Path
+from agent.core.json_places import JsonText, Path
 
 
 def counterpart(newer: Any, older: Any, path: Path) -> Any:

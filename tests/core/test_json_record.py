@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.core.json_edit import AmbiguousKeyError
+from agent.core.json_places import AmbiguousKeyError
 from agent.core.json_record import NoDocumentError, open_document, path_of, record, with_records, without_record
 
 RECORDS = st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=3), max_size=6)

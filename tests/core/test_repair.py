@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.checks.schema_errors import schema_errors
-from agent.core.json_edit import JsonText
 from agent.core.json_patch import How
+from agent.core.json_places import JsonText
 from agent.core.repair import FieldRepair, SchemaError, coercions, repair_fields
 
 INTEGER = {"type": "integer"}
