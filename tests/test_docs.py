@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +82,24 @@ def test_every_command_of_a_document_succeeds_in_its_order(document: str, tmp_pa
     for block in blocks_of(document):
         if block.language != "sh" or not block.is_run:
             continue
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.text], cwd=tmp_path, env={**os.environ, "PATH": path},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BLOCK_LIMIT_S, check=False,
+        code, said = run_block(block.text, tmp_path, {**os.environ, "PATH": path})
+        assert code == 0, f"{block.text}\n{said}"
+
+
+def run_block(text: str, folder: Path, environ: dict[str, str]) -> tuple[int, str]:
+    """The exit code and the output; what the block left running when it failed is ended, and holds nothing up."""
+    with tempfile.TemporaryFile("w+") as said:
+        shell = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", text], cwd=folder, env=environ, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+        try:
+            code = shell.wait(BLOCK_LIMIT_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+        said.seek(0)
+        return code, said.read()
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda b: b.document)
