@@ -16,7 +16,7 @@ from agent.core.model import CheckResult, FileState, Grade, Snapshot
 from agent.core.settle import Due
 from agent.disk.atomic import is_disk_full
 from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
-from agent.disk.draft import Prepared, size_of
+from agent.disk.draft import size_of
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
@@ -39,7 +39,7 @@ class Look:
     result: CheckResult | None = None
     decision: Decision | None = None
     state: FileState | None = None
-    prepared: Future[Prepared] | None = None
+    prepared: Future[StagedFile] | None = None
     published: Snapshot | None = None
     thinned_count: int = 0
     outcome: Outcome | None = None
@@ -74,7 +74,7 @@ class Look:
 
     def _drop_prepared(self) -> None:
         if self.prepared is not None and self.prepared.exception() is None:
-            self.prepared.result().staged.discard()
+            self.prepared.result().discard()
 
     def is_news(self, grade: Grade) -> bool:
         """Whether this grade of these bytes, or that it is given up, was not told before."""
@@ -126,7 +126,7 @@ class Looker:
         def prepare(content: bytes | StagedFile) -> None:
             is_cut = isinstance(content, bytes) and not ends_closed(content)  # a copy would be in vain
             if self._prepares and not is_cut and size_of(content) >= _PREPARED_FROM_BYTES:
-                look.prepared = self._ws.store.prepare(look.rel, content, digest, staging)
+                look.prepared = self._ws.store.prepare(content, digest, staging)
 
         wanted = ""
         try:

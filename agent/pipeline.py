@@ -19,8 +19,9 @@ from agent.core.settle import Due
 from agent.core.stamp import next_stamp
 from agent.disk.atomic import is_disk_full
 from agent.disk.capture import IN_MEMORY_MAX_BYTES
-from agent.disk.draft import Draft, Prepared, Refused
+from agent.disk.draft import Draft, Refused
 from agent.disk.lock import LockSession
+from agent.disk.staging import StagedFile
 from agent.look import Look, Looker
 from agent.outcome import Ending, Outcome
 from agent.portion import Keeper, Portion
@@ -277,7 +278,7 @@ class Pipeline:
             return False
 
 
-def _lacked_room(prepared: Future[Prepared]) -> bool:
+def _lacked_room(prepared: Future[StagedFile]) -> bool:
     """Whether the disk was full; the budget is about to make room, so the copy is worth another try."""
     return is_disk_full(prepared.exception())
 

@@ -17,20 +17,8 @@ _SHELVES = {Grade.GOOD: Kind.BACKUP, Grade.SUSPECT: Kind.SUSPECT}
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A copy that is on the disk.
-
-    `stored_bytes` is its size, once it was read back; not while a check may have the file mapped, because what is
-    mapped does not come from the disk.
-    """
-
-    staged: StagedFile
-    stored_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Draft:
-    """Checked bytes on their way to become a snapshot or a quarantined copy; `prepared` is their copy to be."""
+    """Checked bytes on their way to become a snapshot or a quarantined copy; `prepared` is their durable copy to be."""
 
     rel: str
     content: bytes | StagedFile
@@ -40,7 +28,7 @@ class Draft:
     reason: Reason
     shape: Shape | None
     taken_at: datetime
-    prepared: Future[Prepared] | None = None
+    prepared: Future[StagedFile] | None = None
 
     @property
     def kind(self) -> Kind:

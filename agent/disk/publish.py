@@ -16,7 +16,7 @@ from agent.core.naming import display
 from agent.disk.atomic import begin, drop_cached_pages, flush, read_ahead, rename_new
 from agent.disk.capture import CHUNK_BYTES
 from agent.disk.codec import Compression, open_writer, plain_digest
-from agent.disk.draft import Draft, Prepared, Refused, free_name, mode_for, publish_record, size_of
+from agent.disk.draft import Draft, Refused, free_name, mode_for, publish_record, size_of
 from agent.disk.folders import Folders, let_go
 from agent.disk.journal import Journal
 from agent.disk.staging import StagedFile, StagingFolder, open_root
@@ -48,37 +48,32 @@ class _Work:
 
 
 def prepare(
-    rel: str, content: bytes | StagedFile, digest: Future[str], staging: StagingFolder, compression: Compression
-) -> Prepared:
-    """Return a copy of `content` that is durable, and read back unless `content` is a private copy.
+    content: bytes | StagedFile, digest: Future[str], staging: StagingFolder, compression: Compression
+) -> StagedFile:
+    """Return a copy of `content` that is durable.
 
     It may be called before `digest` is known: a plain copy is written meanwhile.
 
     Raises:
         NotWantedError: `digest` came to be ''; nothing is left.
         OSError: the disk refused.
-        ReadBackError: it gave other bytes back.
     """
     if compression is not Compression.NONE:
         _await_wish(digest)
     staged = _written(content, staging, compression)
     try:
-        wanted = _await_wish(digest)
+        _await_wish(digest)
         os.fsync(staged.fd)
-        if isinstance(content, StagedFile):  # a check may have it mapped
-            return Prepared(staged, None)
-        drop_cached_pages(staged.fd)
-        return Prepared(staged, _compared(staged, compression, wanted, rel))
+        return staged
     except BaseException:
         if staged is not content:
             staged.discard()
         raise
 
 
-def _await_wish(digest: Future[str]) -> str:
-    if not (wanted := digest.result()):
+def _await_wish(digest: Future[str]) -> None:
+    if not digest.result():
         raise NotWantedError
-    return wanted
 
 
 class Batch:
@@ -126,12 +121,16 @@ class Batch:
         Raises:
             OSError: the journal cannot be made durable; nothing was published.
         """
+        prepared = [w for w in self._works if w.draft.prepared is not None]
         try:
+            if prepared and self._flushed is None:
+                self.flush_beside()
+            self._read_back(prepared)
             if self._flushed is None:
                 self._flush()
             else:
                 self._flushed.result()
-            self._read_back()
+            self._read_back([w for w in self._works if w.draft.prepared is None])
             _rename(self._works, self._root_fd)
             return [_result(work, self._compression) for work in self._works]
         finally:
@@ -155,9 +154,9 @@ class Batch:
             fd, self._journal_fd = self._journal_fd, -1
             let_go(fd)  # others may append from here on
 
-    def _read_back(self) -> None:
+    def _read_back(self, works: Sequence[_Work]) -> None:
         """Compare what the disk has; it is asked for the next ones while one is looked at."""
-        waiting = [w for w in self._works if w.error is None and w.stored_bytes is None]
+        waiting = [w for w in works if w.error is None]
         for at in range(len(waiting) + _AHEAD_FILES):
             if at < len(waiting):
                 _attempt(waiting[at], _ask_disk, len(waiting) > 1)
@@ -181,8 +180,7 @@ def _attempt(work: _Work, step: Callable[..., None], *values: object) -> None:
 def _write(work: _Work, staging: StagingFolder, compression: Compression) -> None:
     draft = work.draft
     if draft.prepared is not None:
-        prepared = draft.prepared.result()
-        work.staged, work.stored_bytes = prepared.staged, prepared.stored_bytes
+        work.staged = draft.prepared.result()
     else:
         work.staged = _written(draft.content, staging, compression)
     os.fchmod(work.staged.fd, mode_for(draft.ownership))

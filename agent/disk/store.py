@@ -15,7 +15,7 @@ from agent.disk.atomic import begin, flush, rename_new
 from agent.disk.beneath import parent_beneath
 from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
 from agent.disk.codec import Compression, digest_of_stream, is_damage, open_reader
-from agent.disk.draft import Draft, Prepared, Refused, free_name, publish_record
+from agent.disk.draft import Draft, Refused, free_name, publish_record
 from agent.disk.folders import make_folder
 from agent.disk.journal import Journal
 from agent.disk.publish import Batch, prepare
@@ -59,11 +59,9 @@ class Store:
         """As `disk.publish.Batch`."""
         return Batch(drafts, staging, backup_dir=self.path, journal=self._journal, compression=self._compression)
 
-    def prepare(
-        self, rel: str, content: bytes | StagedFile, digest: Future[str], staging: StagingFolder
-    ) -> Future[Prepared]:
+    def prepare(self, content: bytes | StagedFile, digest: Future[str], staging: StagingFolder) -> Future[StagedFile]:
         """As `disk.publish.prepare`, begun beside the caller."""
-        return begin(lambda: prepare(rel, content, digest, staging, self._compression))
+        return begin(lambda: prepare(content, digest, staging, self._compression))
 
     # read
 

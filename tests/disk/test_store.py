@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,11 +50,12 @@ def draft(
     ownership: Ownership | None = MINE,
     at: datetime = NOON,
     digest: str = "",
+    prepared: Future[StagedFile] | None = None,
 ) -> Draft:
     if not digest:
         data = content if isinstance(content, bytes) else Path(content.path).read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-    return Draft(rel, content, digest, ownership, grade, Reason.CHANGE, Shape(8, "object", 1), at)
+    return Draft(rel, content, digest, ownership, grade, Reason.CHANGE, Shape(8, "object", 1), at, prepared)
 
 
 def publish(store: Store, *drafts: Draft) -> list[Snapshot | Refused]:
@@ -286,6 +288,21 @@ def test_bytes_that_come_back_different_are_refused(backups: Path, compression: 
     assert isinstance(refused, Refused)
     assert isinstance(refused.error, ReadBackError)
     assert files_in(backups) == []
+
+
+def test_copy_made_ready_that_comes_back_different_is_refused_alone(backups: Path) -> None:
+    store, digest = store_in(backups), Future[str]()
+    digest.set_result("0" * 64)
+    with store.staging() as staging:
+        ready = [store.prepare(b"{}", digest, staging) for _ in range(2)]
+        wrong = draft("a.json", b"{}", digest="0" * 64, prepared=ready[0])
+        right = draft("b.json", b"{}", prepared=ready[1])
+        refused, done = store.publish([wrong, right], staging)
+
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, ReadBackError)
+    assert isinstance(done, Snapshot)
+    assert files_in(backups) == [done.name]
 
 
 @pytest.mark.parametrize("step", ["append", "flush"])
