@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from agent.bot import BotCommandError
+from agent.causes import error_fields, skip_of
 from agent.core.model import Snapshot
 from agent.core.naming import display
 from agent.core.notice import Notice, NoticeKind
@@ -14,7 +15,7 @@ from agent.metrics import Metrics
 from agent.metrics.labels import Deletion, Operation
 from agent.notify import READY, notify, status
 from agent.pack import Packed
-from agent.record import Recorder, error_fields, skip_of
+from agent.record import Recorder
 from agent.recover import Recovered
 from agent.rescan import Findings
 from agent.verify import Report

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
+from agent.causes import error_fields
 from agent.core.decide import restore_candidates
 from agent.core.errors import AgentError
 from agent.core.model import Grade, Reason
@@ -27,7 +28,6 @@ from agent.obstacles import MigrationRefusedError, refuse_unfit
 from agent.older_copies import Adopter, Adoption
 from agent.outcome import SOON, Ending, Outcome
 from agent.pipeline import Pipeline
-from agent.record import error_fields
 from agent.rescan import Rescan
 from agent.summary import Summary
 from agent.workspace import Workspace

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from time import thread_time
 
+from agent.causes import error_fields
 from agent.core.errors import AgentError
 from agent.core.pace import Pace
 from agent.disk.packer import PackingStopped
@@ -16,7 +17,6 @@ from agent.lanes import Lanes
 from agent.logs import get_logger
 from agent.outcome import Outcome
 from agent.pack import Packed, pack_file
-from agent.record import error_fields
 from agent.workspace import Workspace
 
 _SHARE = 0.1  # of one core

@@ -1,15 +1,13 @@
 """Tell log and metrics how each look ended: one line and its counts per outcome, never silence."""
 
-import errno
 from collections.abc import Callable
 
+from agent.causes import error_fields, error_text, refusal_of, skip_of
 from agent.core.decide import LeftWhy
-from agent.core.errors import AgentError, ReadBackError, SpaceBudgetError
+from agent.core.errors import SpaceBudgetError
 from agent.core.model import CaptureMode, Grade, HealAction, Problem
-from agent.core.naming import display
 from agent.core.notice import Notice
 from agent.core.paste import shell_word
-from agent.disk.atomic import is_disk_full
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import CaptureResult, Deletion, HealResult, Operation, Refusal, Skip
@@ -22,7 +20,6 @@ _CAPTURED = {
     Ending.UNREADABLE: CaptureResult.UNREADABLE,
 }
 _NOT_CAPTURED = frozenset({Ending.SKIPPED, Ending.FORGOTTEN, Ending.HEALED, Ending.RACED, Ending.HEAL_FAILED})
-_SKIPS = {skip.value: skip for skip in Skip}
 _PROBLEMS_SHOWN = 3
 _ADVICE = {
     LeftWhy.NEVER_GOOD: "no good state of it was ever seen: try `backup-agent repair {file}`, else mend it by hand",
@@ -206,7 +203,7 @@ class Recorder:
             self._metrics.io_errors.inc(Operation.CAPTURE)
         say = self._log.error if o.is_news else self._log.debug
         say(
-            "source_unreadable", file=o.rel, error=_error(o.error), problems=_shown(o.problems),
+            "source_unreadable", file=o.rel, error=error_text(o.error), problems=_shown(o.problems),
             hint="nothing was changed; it is tried again",
         )  # fmt: skip
         if o.is_news:
@@ -235,7 +232,7 @@ class Recorder:
         passed_over = {}
         if o.error is not None:
             self._metrics.io_errors.inc(Operation.RESTORE)
-            passed_over = {"newer_unreadable": _error(o.error)}
+            passed_over = {"newer_unreadable": error_text(o.error)}
         self._log.warning(
             event, file=o.rel, grade=str(o.grade), snapshot=name, quarantined=o.quarantined, detail=o.detail or None,
             attempt=o.attempt, problems=_shown(o.problems), duration_s=round(o.duration_s, 3), **passed_over,
@@ -274,41 +271,6 @@ _TELL: dict[Ending, Callable[[Recorder, Outcome], None]] = {
     Ending.HEAL_FAILED: Recorder._heal_failed,
     Ending.FORGOTTEN: Recorder._forgotten,
 }
-
-
-def skip_of(reason: str) -> Skip:
-    """Return the label for an entry that is no data file, from what the walk or the capture says of it."""
-    return _SKIPS.get(reason, Skip.OTHER)
-
-
-def refusal_of(error: Exception | None) -> Refusal:
-    """Return the label for a snapshot that was not published because of `error`."""
-    if isinstance(error, SpaceBudgetError):
-        return Refusal.BUDGET
-    if isinstance(error, ReadBackError):
-        return Refusal.READ_BACK
-    return Refusal.DISK_FULL if is_disk_full(error) else Refusal.IO
-
-
-def error_fields(error: Exception | None) -> dict[str, str]:
-    """Return what to say of an error: what is wrong, and the next step where there is one."""
-    fields = {"error": _error(error) or ""}
-    if isinstance(error, AgentError):
-        fields["hint"] = error.hint
-    elif is_disk_full(error):
-        fields["hint"] = "free space on that disk; it is tried again by itself"
-    elif isinstance(error, OSError):
-        fields["hint"] = "nothing was changed; it is tried again by itself"
-    return fields
-
-
-def _error(error: Exception | None) -> str | None:
-    if error is None:
-        return None
-    if isinstance(error, OSError) and error.errno is not None:
-        where = f": {display(str(error.filename))}" if error.filename else ""
-        return f"{errno.errorcode.get(error.errno, error.errno)} ({error.strerror}){where}"
-    return str(error)
 
 
 def _shown(problems: tuple[Problem, ...]) -> list[str] | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 
 from agent.announce import Announcer
+from agent.causes import error_fields
 from agent.compaction import Compaction
 from agent.config import Config
 from agent.core.decide import LeftWhy
@@ -27,7 +28,7 @@ from agent.packing import Packing
 from agent.patrol import Patrol
 from agent.pipeline import Pipeline
 from agent.portion import PORTION_FILES
-from agent.record import Recorder, error_fields
+from agent.record import Recorder
 from agent.scrape import Scrape
 from agent.space import SpaceWatch
 from agent.verifying import Verifying

@@ -15,6 +15,7 @@ from math import inf
 from types import FrameType
 
 from agent.announce import Announcer
+from agent.causes import error_fields
 from agent.config import Config
 from agent.core.errors import AgentError, LockHeldError
 from agent.core.notice import Notice
@@ -28,7 +29,7 @@ from agent.metrics import Metrics
 from agent.metrics.labels import Operation
 from agent.migration import Migration, migrate_first
 from agent.notify import READY, STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
-from agent.record import Recorder, error_fields
+from agent.record import Recorder
 from agent.recover import mark_clean, recover
 from agent.rounds import Rounds
 from agent.wake import Wake

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import inf
 
+from agent.causes import error_fields
 from agent.core.errors import AgentError
 from agent.core.pace import Pace
 from agent.lanes import Lanes
 from agent.logs import get_logger
 from agent.outcome import Outcome
-from agent.record import error_fields
 from agent.verify import Report, Stopped, Verifier, last_results, remember
 from agent.workspace import Workspace
 

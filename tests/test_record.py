@@ -10,13 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.announce import Announcer
 from agent.core.decide import LeftWhy
-from agent.core.errors import ReadBackError, SpaceBudgetError
+from agent.core.errors import SpaceBudgetError
 from agent.core.model import Grade, HealAction, Reason, Snapshot
 from agent.disk.walk import Skipped, SkipReason
 from agent.logs import configure_logs
 from agent.metrics import Metrics
 from agent.outcome import Ending, Outcome
-from agent.record import Recorder, error_fields, refusal_of
+from agent.record import Recorder
 from agent.recover import Recovered
 from agent.rescan import Findings
 
@@ -103,25 +103,6 @@ def test_skipped_file_is_told_once_for_each_reason(book: Book) -> None:
         book.recorder.record(Outcome(REL, Ending.SKIPPED, detail=detail))
 
     assert [line["reason"] for line in book.lines()] == ["symlink", "not_regular"]
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (FULL, "disk_full"),
-        (OSError(122, "Disk quota exceeded"), "disk_full"),
-        (OSError(5, "Input/output error"), "io"),
-        (ReadBackError("x", hint="y"), "read_back"),
-        (SpaceBudgetError("x", hint="y"), "budget"),
-    ],
-)
-def test_refusal_bears_its_reason(error: Exception, reason: str) -> None:
-    assert refusal_of(error) == reason
-    assert error_fields(error)["hint"]
-
-
-def test_error_names_its_code_and_its_path() -> None:
-    assert error_fields(FULL)["error"] == "ENOSPC (No space left on device): /backups"
 
 
 @contextmanager
