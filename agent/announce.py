@@ -18,7 +18,7 @@ from agent.pack import Packed
 from agent.record import Recorder
 from agent.recover import Recovered
 from agent.rescan import Findings
-from agent.verify import Report
+from agent.verify_report import Report
 
 _NAMES_SHOWN = 5
 _UNPACKABLE_HINT = "it stays as it is; `backup-agent verify` tells what is rotten"

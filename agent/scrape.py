@@ -7,7 +7,7 @@ from agent.core.model import FileState, Grade
 from agent.metrics import Metrics
 from agent.metrics.labels import Folder
 from agent.rotation import free_bytes
-from agent.verify import last_results
+from agent.verify_report import last_results
 from agent.workspace import Workspace
 
 
@@ -46,7 +46,7 @@ class Scrape:
         metrics.files_given_up.set(ws.catalog.count_given_up())
         pause = ws.pause()
         metrics.paused_until.set(pause.ends_at.timestamp() if pause else 0)
-        verified = last_results(ws)
+        verified = last_results(ws.catalog)
         metrics.verify_last_success.set(verified.verified_at)
         metrics.drill_last_success.set(verified.drilled_at)
         metrics.verify_failures.set(verified.failure_count)

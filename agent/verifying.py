@@ -11,7 +11,8 @@ from agent.core.pace import Pace
 from agent.lanes import Lanes
 from agent.logs import get_logger
 from agent.outcome import Outcome
-from agent.verify import Report, Stopped, Verifier, last_results, remember
+from agent.verify import Stopped, Verifier
+from agent.verify_report import Report, last_results, remember
 from agent.workspace import Workspace
 
 _SLICE_S = 0.1
@@ -63,7 +64,7 @@ class Verifying:
         every_s = self._ws.config.verify.every_s
         if every_s is None:
             return inf
-        clock, last_s = self._ws.clock, last_results(self._ws).ended_at
+        clock, last_s = self._ws.clock, last_results(self._ws.catalog).ended_at
         if not last_s:
             last_s = self._first_seen_at()
         wait_s = min(every_s, max(0.0, last_s + every_s - clock.utc().timestamp()))

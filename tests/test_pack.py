@@ -29,7 +29,8 @@ from agent.pack import Packed, pack_file
 from agent.recover import recover
 from agent.references import drop_unneeded, look
 from agent.rotation import delete, make_room
-from agent.verify import Report, Verifier
+from agent.verify import Verifier
+from agent.verify_report import Report
 from agent.workspace import Workspace
 
 PACKING = "backup: {compression: zstd, packing: true, retention: {keep_last: 1000}}"

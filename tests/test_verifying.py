@@ -12,7 +12,7 @@ from agent.lanes import Lanes
 from agent.metrics import Metrics
 from agent.outcome import Outcome
 from agent.scrape import Scrape
-from agent.verify import Report, last_results
+from agent.verify_report import Report, last_results
 from agent.verifying import Verifying
 
 DAY_S = 86400.0
@@ -89,7 +89,7 @@ def test_everything_is_read_back_and_drilled_once_a_day(tmp_path: Path) -> None:
 def test_rot_is_told_and_does_not_count_as_a_success(tmp_path: Path) -> None:
     guard = Guard(tmp_path)
     guard.next_report()
-    before = last_results(guard.bench.ws)
+    before = last_results(guard.bench.ws.catalog)
     (snapshot,) = guard.bench.ws.catalog.snapshots(USERS)
     (guard.bench.backups / snapshot.name).write_bytes(b"rotten")
 
@@ -144,7 +144,7 @@ def test_it_ends_in_the_middle_of_a_file_when_the_agent_stops(tmp_path: Path) ->
     assert (guard.told, guard.lanes.count) == ([], 0)
     guard.verifying._slice()  # one that was under way
     assert guard.told == []
-    assert last_results(guard.bench.ws).ended_at == 0
+    assert last_results(guard.bench.ws.catalog).ended_at == 0
 
 
 def test_it_may_be_switched_off_and_on_while_running(tmp_path: Path) -> None:

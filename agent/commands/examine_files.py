@@ -1,10 +1,8 @@
 """Whether files, snapshots and times are as they should be; nothing is changed by looking."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from agent.commands.finding import Case, Finding, fail, ok, warn
@@ -12,11 +10,10 @@ from agent.commands.wording import age, counted, local_time
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import display, is_temp_name, parse_name
 from agent.core.paste import shell_word
-from agent.disk.catalog import Catalog
 from agent.disk.pause import pause_in_effect
 from agent.disk.staging import StagingFolder
 from agent.disk.store import STAGING_BELOW
-from agent.verify import Results
+from agent.verify_report import last_results
 
 _SLACK = timedelta(minutes=5)
 _STUCK_S = 3600.0
@@ -199,7 +196,7 @@ def _good_states(case: Case) -> Finding:
 
 def _drill(case: Case) -> Finding:
     assert case.catalog is not None
-    last = _last_verified(case.catalog)
+    last = last_results(case.catalog)
     if last.failure_count:
         found = counted(last.failure_count, "problem")
         return fail("drill", f"{found} when the snapshots were read back last", "backup-agent verify")
@@ -209,9 +206,3 @@ def _drill(case: Case) -> Finding:
     if case.now - when > _DRILL_EVERY:
         return warn("drill", f"a restore was rehearsed {age(when, case.now)}", "backup-agent verify --drill")
     return ok("drill", f"a restore was rehearsed {age(when, case.now)}")
-
-
-def _last_verified(catalog: Catalog) -> Results:
-    with suppress(ValueError, TypeError):
-        return Results(**json.loads(catalog.note("verify") or "{}"))
-    return Results()

@@ -11,7 +11,8 @@ from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import counted, print_json, say, size
 from agent.core.errors import UsageError
 from agent.core.naming import display, parse_name
-from agent.verify import Finding, Report, Trouble, Verifier, remember
+from agent.verify import Verifier
+from agent.verify_report import Finding, Report, Trouble, remember
 
 _FAILED = 3
 

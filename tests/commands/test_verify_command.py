@@ -6,7 +6,7 @@ import pytest
 from place import LATER, USERS, Place
 
 from agent.config import load_config
-from agent.verify import last_results
+from agent.verify_report import last_results
 from agent.workspace import SystemClock, Workspace
 
 
@@ -141,7 +141,7 @@ def test_the_daemon_finds_rot_by_itself(place: Place) -> None:
         flip_a_bit(place.backups / place.snapshots()[0]["name"])
 
         ws = Workspace.open(load_config(str(place.root / "agent.yaml"), None, {}), SystemClock())
-        place.wait(lambda: last_results(ws).failure_count == 2)
+        place.wait(lambda: last_results(ws.catalog).failure_count == 2)
         assert place.read("users.json") == USERS
 
 
