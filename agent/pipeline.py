@@ -52,8 +52,7 @@ class Pipeline:
         What was yielded is concluded and its file free for others, whatever becomes of those that follow.
 
         Raises:
-            FileNotFoundError, NotADirectoryError: the data folder is not there; nothing was done about the others.
-            OSError: the backup folder cannot be opened; nothing was done about the others.
+            OSError: data or backup folder cannot be opened; nothing was done about the others.
             sqlite3.Error: the catalog failed; snapshots may have been published that it does not know.
         """
         waiting, on_its_way, more = iter(dues), Portion(self._ws), True

@@ -1,10 +1,12 @@
 """The first start over a folder that nobody guarded, against a plain durable copy of it.
 
     python benchmarks/first_protection.py                      # 10,000 files, and one file of 1 GB
-    python benchmarks/first_protection.py --files 100000 --pairs 3 --big 0
+    python benchmarks/first_protection.py --files 100000 --pairs 2 --big 0    # some minutes
 
 Many files: from the start of the process until each one has its durable snapshot and the agent is ready, against
-`cp -r` and `sync -f`.  Both sides find the page cache warm, or, with `--cold`, without the files' bytes.
+`cp -r` and `sync -f`.  Both sides find the page cache warm, or, with `--cold`, without the files' bytes.  What earlier
+turns made is moved aside and deleted at the end: ext4 passes over the inodes of files that were deleted a minute ago one
+by one, which would cost whoever makes files next.  Told as well: the most memory, and how often progress was logged.
 
 One big file appears in a running agent's folder, against `cp` and `fsync`, while a small file is saved again and
 again, and (in runs of their own) while the bot opens the big file for writing:
@@ -66,11 +68,17 @@ def _many(report: Report, count: int) -> None:
     grow_tree(data, count)
     files = tree_files(data, count)
     processor: list[float] = []
+    memory: list[float] = []
+    lines: list[float] = []
     bare = sum(path.stat().st_size for path in files)
+    aside = folder / "aside"
+    shutil.rmtree(aside, ignore_errors=True)
 
     def prepare() -> None:
         for left in (data / "backups", data / "temp", copies):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.exists():
+                aside.mkdir(exist_ok=True)
+                left.rename(aside / str(time.monotonic_ns()))
         settle(folder)
         temper(files, cold=arguments.cold)
 
@@ -79,6 +87,8 @@ def _many(report: Report, count: int) -> None:
         with Daemon(arguments.agent, folder) as daemon:
             took_s = daemon.await_ready()
             processor.append(daemon.processor_s())
+            memory.append(daemon.resident_bytes("VmHWM") / MB)
+            lines.append(len(daemon.events("gate_advanced")))
             made = sum(name.endswith(".json") for _, _, names in os.walk(daemon.backups) for name in names)
         if made < count:
             raise AssertionError(f"{made} snapshots of {count} files")
@@ -96,6 +106,9 @@ def _many(report: Report, count: int) -> None:
     what = f"{count:,} files of 4 KB ({bare / MB:.0f} MB)"
     report.add(f"{what}: protected", "s", took["agent"], at_most=1.0, cp_r_and_sync_f=took["copy"])
     report.add(f"{what}: processor", "s", processor)
+    report.add(f"{what}: resident memory at most", "MB", memory, at_most=80)
+    report.add(f"{what}: lines of progress", "", lines)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def temper(files: Iterable[Path], *, cold: bool) -> None:

@@ -43,6 +43,7 @@ MAY_WAIT = {
     "service.py": "the loop",
     "putback.py": "the grace of a swap, a few milliseconds from the config",
     "disk/lease.py": "the bell that hears a writer while a slow write is on, a millisecond at a time",
+    "disk/running_digest.py": "on its own thread: for the next chunk of a copy, until the copy ends",
     "disk/inotify.py": "the probe of the watcher, with a limit that is handed in; events gather for 0.1 s at most",
     "notifications.py": "on its own thread: for a process with a time limit, and before a receiver is tried again",
     "web/__init__.py": "a pause when the machine has no descriptor left for a client",

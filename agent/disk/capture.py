@@ -18,7 +18,8 @@ from pathlib import Path
 from agent.core.model import CaptureMode, Ownership, Signature
 from agent.disk import lease
 from agent.disk.beneath import open_beneath
-from agent.disk.clone import clone, copy_within_kernel
+from agent.disk.clone import can_clone, clone, copy_within_kernel
+from agent.disk.running_digest import RunningDigest
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.walk import signature_of
 
@@ -100,14 +101,16 @@ def capture(
         return NotCaptured(error.why)
     except BlockingIOError:
         return NotCaptured(Miss.BUSY)  # someone else's write lease
-    copy: StagedFile | None = None
+    copy: _PrivateCopy | None = None
     caught: _Caught | Miss = Miss.BUSY
     try:
         size = os.fstat(fd).st_size
         if size > max_bytes:
             return NotCaptured(Miss.TOO_LARGE)
         if size > IN_MEMORY_MAX_BYTES:
-            copy = private.create()  # before the lease: making a file can take its time
+            copy = _PrivateCopy(private.create())  # before the lease: making a file can take its time
+            if can_clone(fd, copy.staged.fd):
+                os.fsync(fd)  # else the clone would, while the bot's next write waits
         answer = lease.take_read_lease(fd)
         if answer is lease.Lease.BUSY and not past_writers:
             return NotCaptured(Miss.BUSY)
@@ -121,15 +124,50 @@ def capture(
             copy.discard()
     if isinstance(caught, Miss):
         return NotCaptured(caught, lease_broken=answer is lease.Lease.HELD)
-    on_content(caught.content)
-    return _finish(rel, caught, beside_writer=answer is lease.Lease.BUSY)
+    return _finish(rel, caught, on_content, beside_writer=answer is lease.Lease.BUSY)
+
+
+class _PrivateCopy:
+    """A copy on disk that grows by chunks, and its digest, which follows beside it."""
+
+    def __init__(self, staged: StagedFile) -> None:
+        self.staged = staged
+        try:
+            self._digest = RunningDigest(staged.fd)
+        except BaseException:
+            staged.discard()
+            raise
+
+    def take_chunk(self, fd: int) -> int:
+        """Add the next chunk of `fd`; return its size, 0 at the end."""
+        count = copy_within_kernel(fd, self.staged.fd, CHUNK_BYTES)
+        if count is None:
+            chunk = os.read(fd, CHUNK_BYTES)
+            self.staged.write(chunk)
+            count = len(chunk)
+        self._digest.grew(count)
+        return count
+
+    def clone(self, fd: int) -> bool:
+        """As `disk.clone.clone`."""
+        if not clone(fd, self.staged.fd):
+            return False
+        self._digest.grew(os.fstat(self.staged.fd).st_size)
+        return True
+
+    def digest(self) -> str:
+        return self._digest.end()
+
+    def discard(self) -> None:
+        self._digest.abandon()
+        self.staged.discard()
 
 
 @dataclass(frozen=True, slots=True)
 class _Caught:
     """A consistent read, not yet digested."""
 
-    content: bytes | StagedFile
+    content: bytes | _PrivateCopy
     status: os.stat_result
     mode: CaptureMode
 
@@ -166,7 +204,7 @@ def open_data_file(root_fd: int, rel: str) -> int:
         os.close(pinned)
 
 
-def _catch_under_lease(fd: int, copy: StagedFile | None) -> _Caught | Miss:
+def _catch_under_lease(fd: int, copy: _PrivateCopy | None) -> _Caught | Miss:
     try:
         status = os.fstat(fd)
         with lease.let_go_at_once(fd) if copy is not None else nullcontext():
@@ -176,7 +214,7 @@ def _catch_under_lease(fd: int, copy: StagedFile | None) -> _Caught | Miss:
     return Miss.BUSY if content is None else _Caught(content, status, CaptureMode.LEASE)
 
 
-def _catch_settled(fd: int, copy: StagedFile | None, now_ns: int, still_ns: int) -> _Caught | Miss:
+def _catch_settled(fd: int, copy: _PrivateCopy | None, now_ns: int, still_ns: int) -> _Caught | Miss:
     before = os.fstat(fd)
     if is_fresh(before.st_ctime_ns, now_ns=now_ns, still_ns=still_ns):
         return Miss.CHANGED
@@ -191,17 +229,17 @@ def is_fresh(ctime_ns: int, *, now_ns: int, still_ns: int) -> bool:
     return 0 <= now_ns - ctime_ns < still_ns
 
 
-def _copy(fd: int, size: int, copy: StagedFile | None, *, go_on: Callable[[], bool]) -> bytes | StagedFile | None:
+def _copy(fd: int, size: int, copy: _PrivateCopy | None, *, go_on: Callable[[], bool]) -> bytes | _PrivateCopy | None:
     """Return the `size` bytes of the file, in `copy` if there is one; None when it has more or fewer, or on a stop.
 
     `go_on` is asked after each chunk.  No more than `size` bytes and one chunk are ever taken.
     """
     if copy is None:
         return _read(fd, size, go_on) if size <= IN_MEMORY_MAX_BYTES else None  # it grew since it was opened
-    if clone(fd, copy.fd):
-        return copy if go_on() and os.fstat(copy.fd).st_size == size else None
+    if copy.clone(fd):
+        return copy if go_on() and os.fstat(copy.staged.fd).st_size == size else None
     left = size
-    while count := _copy_chunk(fd, copy):
+    while count := copy.take_chunk(fd):
         left -= count
         if left < 0 or not go_on():
             return None
@@ -221,23 +259,18 @@ def _read(fd: int, size: int, go_on: Callable[[], bool]) -> bytes | None:
     return whole.getvalue() if at == size and not has_more and go_on() else None
 
 
-def _copy_chunk(fd: int, copy: StagedFile) -> int:
-    """Return the size of the next chunk that was added to `copy`, 0 at the end."""
-    if (count := copy_within_kernel(fd, copy.fd, CHUNK_BYTES)) is not None:
-        return count
-    chunk = os.read(fd, CHUNK_BYTES)
-    copy.write(chunk)
-    return len(chunk)
-
-
-def _finish(rel: str, caught: _Caught, *, beside_writer: bool) -> Capture:
+def _finish(
+    rel: str, caught: _Caught, on_content: Callable[[bytes | StagedFile], None], *, beside_writer: bool
+) -> Capture:
     """The lease is gone by now: a digest may take its time."""
-    content, status = caught.content, caught.status
+    status, copy = caught.status, caught.content
+    content = copy if isinstance(copy, bytes) else copy.staged
     try:
-        digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else digest_of(content.fd)
+        on_content(content)
+        digest = hashlib.sha256(copy).hexdigest() if isinstance(copy, bytes) else copy.digest()
     except BaseException:
-        if isinstance(content, StagedFile):
-            content.discard()
+        if not isinstance(copy, bytes):
+            copy.discard()
         raise
     return Capture(
         rel, digest, signature_of(status), ownership_of(status), caught.mode, content, beside_writer=beside_writer

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Snapshot
-from agent.core.naming import display
 from agent.disk.atomic import begin, drop_cached_pages, flush, read_ahead, rename_new
 from agent.disk.capture import CHUNK_BYTES
 from agent.disk.codec import Compression, open_writer, plain_digest
+from agent.disk.direct import can_read_from_disk, digest_from_disk
 from agent.disk.draft import Draft, Refused, free_name, mode_for, publish_record, size_of
 from agent.disk.folders import Folders, let_go
 from agent.disk.journal import Journal
@@ -50,13 +50,14 @@ class _Work:
 def prepare(
     content: bytes | StagedFile, digest: Future[str], staging: StagingFolder, compression: Compression
 ) -> StagedFile:
-    """Return a copy of `content` that is durable.
+    """Return a copy of `content` that is durable; a private copy is read back too, where a check cannot be in the way.
 
     It may be called before `digest` is known: a plain copy is written meanwhile.
 
     Raises:
         NotWantedError: `digest` came to be ''; nothing is left.
         OSError: the disk refused.
+        ReadBackError: it gave other bytes back.
     """
     if compression is not Compression.NONE:
         _await_wish(digest)
@@ -64,6 +65,9 @@ def prepare(
     try:
         _await_wish(digest)
         os.fsync(staged.fd)
+        if staged is content and can_read_from_disk(staged.fd):  # a check has it mapped
+            _must_equal(digest_from_disk(staged.fd), digest.result(), staged)
+            staged.was_read_back = True
         return staged
     except BaseException:
         if staged is not content:
@@ -216,24 +220,27 @@ def _flush(works: Sequence[_Work], journal_fd: int) -> None:
 
 def _ask_disk(work: _Work, ahead: bool) -> None:  # passed on by `_attempt`
     assert work.staged is not None
+    if work.staged.was_read_back:
+        return
     drop_cached_pages(work.staged.fd)
     if ahead and isinstance(work.draft.content, bytes):
         read_ahead(work.staged.fd)
 
 
 def _check_back(work: _Work, compression: Compression) -> None:
-    assert work.staged is not None
-    work.stored_bytes = _compared(work.staged, compression, work.draft.digest, work.draft.rel)
+    staged = work.staged
+    assert staged is not None
+    if not staged.was_read_back:
+        _must_equal(plain_digest(staged.fd, compression.suffix), work.draft.digest, staged)
+    work.stored_bytes = os.fstat(staged.fd).st_size
 
 
-def _compared(staged: StagedFile, compression: Compression, digest: str, rel: str) -> int:
-    """Return the size of a flushed copy whose bytes, as the disk has them, are those of `digest`."""
-    if plain_digest(staged.fd, compression.suffix) != digest:
+def _must_equal(found: str, digest: str, staged: StagedFile) -> None:
+    if found != digest:
         raise ReadBackError(
-            f"{staged.folder.path}: what came back from the disk for {display(rel)} is not what was written",
+            f"{staged.folder.path}: what came back from the disk is not what was written",
             hint="check the disk (smartctl, dmesg); the snapshot is tried again",
         )
-    return os.fstat(staged.fd).st_size
 
 
 def _rename(works: Sequence[_Work], root_fd: int) -> None:

@@ -30,6 +30,7 @@ class StagedFile:
         self.folder = folder
         self.name = name
         self.fd = fd
+        self.was_read_back = False  # from the disk, whole
         self.has_moved = False  # to a name for good, so that there is none of ours to delete
 
     @property

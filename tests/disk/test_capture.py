@@ -419,3 +419,41 @@ def test_no_write_in_progress_is_ever_captured(data: Path, take: Callable[..., C
 
     assert len(set(seen)) > 1
     assert [torn for torn in seen if len(torn) != 12 or torn[:6] != torn[6:]] == []
+
+
+def test_file_that_can_be_cloned_is_flushed_before_its_lease(
+    data: Path, take: Callable[..., Capture | NotCaptured], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone writes what is not written yet, and the bot's next write would wait for that."""
+    (data / REL).write_bytes(b"x" * (IN_MEMORY_MAX_BYTES + 1))
+    steps: list[str] = []
+    real_sync, real_lease = os.fsync, lease.take_read_lease
+
+    def sync(fd: int) -> None:
+        steps.append("flush")
+        real_sync(fd)
+
+    def leased(fd: int) -> lease.Lease:
+        steps.append("lease")
+        return real_lease(fd)
+
+    monkeypatch.setattr(capture_module, "can_clone", lambda *_: True)
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(lease, "take_read_lease", leased)
+
+    assert isinstance(take(), Capture)
+    assert steps == ["flush", "lease"]
+
+
+def test_digest_of_a_private_copy_that_cannot_be_read_is_no_digest(
+    data: Path, take: Callable[..., Capture | NotCaptured], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / REL).write_bytes(b"x" * (IN_MEMORY_MAX_BYTES + 1))
+
+    def fail(fd: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+
+    with pytest.raises(OSError, match="Input/output"):
+        take()

@@ -1,0 +1,65 @@
+"""The digest of a file that is still being written: a thread of its own reads what is there so far."""
+
+import hashlib
+import os
+from threading import Condition, Thread
+
+_CHUNK_BYTES = 256 * 1024
+
+
+class RunningDigest:
+    """Follows the bytes of `fd` from its start; whoever made one ends or abandons it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._hasher = fd, hashlib.sha256()
+        self._there, self._is_over = 0, False
+        self._news = Condition()
+        self._error: OSError | None = None
+        self._thread = Thread(target=self._follow, name="digest", daemon=True)
+        self._thread.start()
+
+    def grew(self, count: int) -> None:
+        """So many bytes more are there."""
+        with self._news:
+            self._there += count
+            self._news.notify()
+
+    def end(self) -> str:
+        """Return the SHA-256 of all bytes that there are, in hex.
+
+        Raises:
+            OSError: they could not be read.
+        """
+        self._finish()
+        if self._error is not None:
+            raise self._error
+        return self._hasher.hexdigest()
+
+    def abandon(self) -> None:
+        """Nobody wants it any more; the descriptor may be closed."""
+        with self._news:
+            self._there = 0
+        self._finish()
+
+    def _finish(self) -> None:
+        with self._news:
+            self._is_over = True
+            self._news.notify()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        done = 0
+        while True:
+            with self._news:
+                while self._there <= done and not self._is_over:
+                    self._news.wait()
+                there = self._there
+            if there <= done:
+                return
+            try:
+                chunk = os.pread(self._fd, min(_CHUNK_BYTES, there - done), done)
+            except OSError as error:
+                self._error = error
+                return
+            self._hasher.update(chunk)
+            done += len(chunk)
