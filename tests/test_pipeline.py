@@ -305,14 +305,14 @@ def test_portion_on_its_way_leaves_nothing_behind_when_nobody_wants_the_rest(
     rels = [f"{n}.json" for n in range(6)]
     for rel in rels:
         bench.write(document(1), rel)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = set(os.listdir("/proc/self/fd"))
     outcomes = bench.pipeline.outcomes([Due(rel, quiet=True, first_at=0.0) for rel in rels], Reason.CHANGE)
 
     assert next(outcomes).ending is Ending.PUBLISHED
     outcomes.close()  # type: ignore[attr-defined]  # it is a generator
 
     assert os.listdir(bench.backups / ".agent" / "staging") == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert set(os.listdir("/proc/self/fd")) <= descriptors  # fewer, where an earlier bench went meanwhile
 
 
 @pytest.mark.parametrize("parser", ["strict", "python"])
