@@ -16,13 +16,13 @@ import argparse
 import random
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from bot import CHANGED, Document, changed_rel, tree_of, write_in_place
+from bot import CHANGED, Document, changed_rel, write_in_place
 from daemon import Daemon
 from floor import Floor
-from pairs import Report, options, tell
+from pairs import Report, options
+from sides import Samples, add_options, in_turns_with_floor, trees
 
 DEBOUNCE_S = 0.05
 SETTLE_S = 0.1
@@ -30,15 +30,6 @@ WARM_UP = 2
 LOOK_EVERY_S = 0.0002
 HEAL_LIMIT_S = 30.0
 SETTINGS = f"watch: {{debounce: {DEBOUNCE_S * 1000:.0f}ms}}\nrecovery: {{heal_attempts: 1000000}}\n"
-
-
-@dataclass
-class Samples:
-    """What one side gave, in milliseconds, turn by turn."""
-
-    seen: list[float] = field(default_factory=list)
-    told: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
 
 
 class Side:
@@ -105,9 +96,7 @@ class FloorSide:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--files", type=int, nargs="+", default=[3], help="sizes of the trees")
-    parser.add_argument("--sizes", nargs="+", default=list(CHANGED), choices=CHANGED, help="sizes of the damaged file")
-    parser.add_argument("--against", help="another backup-agent, measured in the same turns")
+    add_options(parser, files=[3], file="damaged")
     run(parser.parse_args())
 
 
@@ -115,13 +104,9 @@ def run(arguments: argparse.Namespace) -> None:
     report = Report("Healing: due to restored", arguments)
     with ExitStack() as running:
         sides = []
-        for count in arguments.files:
-            for label, agent in (("", arguments.agent), (" other", arguments.against)):
-                if agent:
-                    folder = tree_of(arguments.scratch, count, "other-tree" if label else "tree")
-                    side = Side(agent, f"{count:,} files{label}", folder)
-                    running.callback(side.daemon.stop)
-                    sides.append(side)
+        for tree in trees(arguments):
+            sides.append(side := Side(*tree))
+            running.callback(side.daemon.stop)
         floor = FloorSide(arguments.scratch)
         for size in arguments.sizes:
             _measure(report, sides, floor, size)
@@ -129,16 +114,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _measure(report: Report, sides: list[Side], floor: FloorSide, size: str) -> None:
-    samples = {side.name: Samples() for side in sides}
-    floor_ms: list[float] = []
-    pairs = report.arguments.pairs
-    for turn in range(-min(WARM_UP, pairs - 1), pairs):
-        tell(f"{size}: pair {turn + 1} of {pairs}")
-        if turn == 0:
-            samples, floor_ms = {side.name: Samples() for side in sides}, []
-        for side in sides:
-            side.turn(size, samples[side.name])
-        floor_ms.append(floor.turn(size))
+    samples, floor_ms = in_turns_with_floor(
+        report, size, sides, lambda side, got: side.turn(size, got), lambda: floor.turn(size), warm_up=WARM_UP
+    )
     wait = DEBOUNCE_S * 1000
     for name, got in samples.items():
         what = f"{size}, {name}"

@@ -16,13 +16,13 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from bot import CHANGED, STYLES, Document, changed_rel, tree_of
+from bot import CHANGED, STYLES, Document, changed_rel
 from daemon import Daemon
 from floor import Floor
 from pairs import Report, options, tell
+from sides import Samples, add_options, in_turns_with_floor, trees
 
 DEBOUNCE_S = 0.05
 SETTLE_S = 0.05  # the daemon's own work after the log line, and the disk's
@@ -30,15 +30,6 @@ WARM_UP = 3
 AT_MOST = {"2 MB": 2.0, "4 KB": 1.3}
 PROCESSOR_MS = {"2 MB": 20.0, "4 KB": None}
 SETTINGS = f"watch: {{debounce: {DEBOUNCE_S * 1000:.0f}ms}}\n"
-
-
-@dataclass
-class Samples:
-    """What one side gave, in milliseconds, turn by turn."""
-
-    told: list[float] = field(default_factory=list)
-    seen: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
 
 
 class Side:
@@ -118,10 +109,8 @@ class FloorSide:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--files", type=int, nargs="+", default=[3, 10_000, 100_000], help="sizes of the trees")
-    parser.add_argument("--sizes", nargs="+", default=list(CHANGED), choices=CHANGED, help="sizes of the changed file")
+    add_options(parser, files=[3, 10_000, 100_000], file="changed")
     parser.add_argument("--styles", nargs="+", default=list(STYLES), choices=STYLES, help="how the bot writes")
-    parser.add_argument("--against", help="another backup-agent, measured in the same turns")
     parser.add_argument("--idle", type=float, default=5.0, help="seconds for the idle share (%(default)s)")
     run(parser.parse_args())
 
@@ -130,14 +119,10 @@ def run(arguments: argparse.Namespace) -> None:
     report = Report("One change: due to durable and read back", arguments)
     with ExitStack() as running:
         sides = []
-        for count in arguments.files:
-            for label, agent in (("", arguments.agent), (" other", arguments.against)):
-                if agent:
-                    folder = tree_of(arguments.scratch, count, "other-tree" if label else "tree")
-                    side = Side(agent, f"{count:,} files{label}", folder)
-                    running.callback(side.daemon.stop)
-                    side.await_ready()  # one after the other: a first protection takes the whole disk
-                    sides.append(side)
+        for tree in trees(arguments):
+            sides.append(side := Side(*tree))
+            running.callback(side.daemon.stop)
+            side.await_ready()  # one after the other: a first protection takes the whole disk
         floor = FloorSide(arguments.scratch)
         for side in sides:
             tell(f"{side.name}: idle share")
@@ -149,16 +134,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _measure(report: Report, sides: list[Side], floor: FloorSide, size: str, style: str) -> None:
-    samples = {side.name: Samples() for side in sides}
-    floor_ms: list[tuple[float, float]] = []
-    pairs = report.arguments.pairs
-    for turn in range(-min(WARM_UP, pairs - 1), pairs):
-        tell(f"{size} {style}: pair {turn + 1} of {pairs}")
-        if turn == 0:
-            samples, floor_ms = {side.name: Samples() for side in sides}, []
-        for side in sides:
-            side.turn(size, STYLES[style], samples[side.name])
-        floor_ms.append(floor.turn(size, STYLES[style]))
+    write = STYLES[style]
+    samples, floor_ms = in_turns_with_floor(
+        report, f"{size} {style}", sides,
+        lambda side, got: side.turn(size, write, got), lambda: floor.turn(size, write), warm_up=WARM_UP,
+    )  # fmt: skip
     walls, processors = ([one[i] for one in floor_ms] for i in (0, 1))
     for name, got in samples.items():
         what = f"{size}, {style}, {name}"
