@@ -195,7 +195,8 @@ class Pipeline:
                 continue
             full = SpaceBudgetError(
                 f"no room for a snapshot of {display(look.rel)}: the space budget is short of {short} bytes",
-                hint="raise backup.max_total_size, lower backup.min_free, or free space; good snapshots are held",
+                hint="raise backup.max_total_size, lower backup.min_free, or free space; good snapshots are held, and"
+                " what migrations keep in _migration is never thinned",
             )
             self._refuse(look, draft, full)
         return room

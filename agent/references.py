@@ -101,8 +101,9 @@ def drop_unneeded(ws: Workspace, rel: str) -> int:
             return 0
         for reference in sorted(doomed, key=lambda r: r.leans_on is None):  # roots last
             _delete(ws, rel, reference.name)
-        for name in ws.catalog.references(rel):
-            if stored_bytes(ws.store.path, name) is None:  # what made it was cut short
+        leant_on = {r.leans_on for r in (*shelf.members, *shelf.references)}
+        for name in ws.catalog.references(rel) if shelf.is_sure else ():
+            if name not in leant_on and stored_bytes(ws.store.path, name) is None:  # what made it was cut short
                 ws.catalog.forget_reference(rel, name)
         return sum(reference.stored_bytes for reference in doomed)
 
@@ -150,6 +151,17 @@ def know_references(ws: Workspace) -> None:
     Raises:
         OSError: the disk does not tell.
     """
+    learn_references(ws)
+    for rel in ws.catalog.referenced_files():
+        drop_unneeded(ws, rel)
+
+
+def learn_references(ws: Workspace) -> None:
+    """The catalog knows the references that are there and no others.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
     there = dict(_found(ws))
     for rel in ws.catalog.referenced_files():
         for name in ws.catalog.references(rel):
@@ -157,8 +169,6 @@ def know_references(ws: Workspace) -> None:
                 ws.catalog.forget_reference(rel, name)
     for name, (rel, size) in there.items():
         ws.catalog.add_reference(rel, name, size)
-    for rel in ws.catalog.referenced_files():
-        drop_unneeded(ws, rel)
 
 
 def _found(ws: Workspace) -> Iterator[tuple[str, tuple[str, int]]]:

@@ -34,6 +34,7 @@ from agent.disk.presence import is_there
 from agent.edit import EditRefusedError, edit_live
 from agent.erase import Fate, Step, erase, plan_erasure
 from agent.outcome import Ending, Outcome
+from agent.references import learn_references
 
 _LEFT, _NOTHING = 3, NoStateError.exit_code
 _NAMED_MAX = 10
@@ -124,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("which record of which file?", hint="backup-agent forget-record FILE KEY, or --all KEY")
     erasing = _Erasing(args.key, args.by)
     with open_session(args) as session:
+        learn_references(session.ws)
         strays = adopt_unknown(session.ws).failures  # a command that was killed may have left a copy that nobody knows
         for name, error in strays:
             note(f"not looked through, as the catalog does not know it: {display(name)}: {error}")

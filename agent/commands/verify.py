@@ -11,6 +11,7 @@ from agent.commands.session import Session, add_verb, open_session
 from agent.commands.wording import counted, print_json, say, size
 from agent.core.errors import UsageError
 from agent.core.naming import display, parse_name
+from agent.references import learn_references
 from agent.verify import Verifier
 from agent.verify_report import Finding, Report, Trouble, remember
 
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _adopt(session: Session, report: Report) -> None:
     """Copies in the backup folder that the catalog does not know are known, or told of where they cannot be read."""
+    learn_references(session.ws)
     for name, error in adopt_unknown(session.ws).failures:
         parsed = parse_name(name)
         what = f"the catalog does not know it, and it cannot be read: {error}"

@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -158,3 +159,27 @@ def test_a_copy_that_the_catalog_does_not_know_is_told_while_it_cannot_be_read_a
     assert "the catalog does not know it" in told["findings"][0]["what"]
     assert kept.run("verify")[0] == 0
     assert name in [s["name"] for s in kept.snapshots()]
+
+
+def test_what_leans_on_a_lost_reference_is_known_again_once_it_is_put_back_and_an_erasure_finds_all(
+    place: Place,
+) -> None:
+    place.configure("backup: {compression: zstd, packing: true}")
+    keys = {str(n): {"key": hashlib.sha256(b"%d" % n).hexdigest()} for n in range(300)}
+    for number in range(5):
+        place.write("users.json", {**keys, "0": number})
+        place.run("snapshot")
+    place.run("prune", "--yes")
+    (reference,) = (path for path in (place.backups / "_reference").iterdir())
+    lost = reference.rename(place.root / "lost")
+    for path in (place.backups / ".agent").glob("*[a-z]"):
+        if path.name.startswith(("catalog", "journal")):
+            path.unlink()
+    code, told = place.json("verify")
+    lost.rename(reference)
+
+    assert (code, len(told["findings"])) == (3, 2)
+    assert place.run("verify")[0] == 0
+    assert len(place.snapshots()) == 5
+    assert place.run("forget-record", "users.json", "7", "--yes")[0] == 0
+    assert not reference.exists()
