@@ -92,7 +92,7 @@ def _is_long(ws: Workspace, after_last: int | None) -> bool:
     if size <= _SPARE_BYTES:
         return False
     if after_last is None:
-        after_last = sum(ws.catalog.count_snapshots()[0].values()) * _BYTES_PER_SNAPSHOT // 2
+        after_last = ws.catalog.count_rows_of_snapshots() * _BYTES_PER_SNAPSHOT // 2
     return size > _SPARE_BYTES + 2 * after_last
 
 

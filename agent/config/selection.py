@@ -7,8 +7,8 @@ included, so every wildcard matches those too.
 import re
 from collections.abc import Iterable, Sequence
 
-from agent.core.copies import is_dated_copy
-from agent.core.naming import is_temp_name
+from agent.core.copies import COPY_MARK, is_dated_copy
+from agent.core.naming import TEMP_SUFFIX, is_temp_name
 
 _WILDCARD = re.compile(r"[*?\[]")
 _TOKEN = re.compile(r"(?P<stars>\*+)|\[(?P<other>!?)(?P<set>\][^\]]*|[^\]]+)\]|.", re.DOTALL)
@@ -94,17 +94,16 @@ class Selection:
         self.named = frozenset(named)
         self._parents_of_named = {parent for name in named for parent in _parents(name)}
         included, excluded = compile_globs([*include, *required]), compile_globs(exclude, whole_folders=True)
-        # One expression, because a walk asks of every file there is.
         self._chosen = re.compile(rf"(?!(?:{excluded.pattern})\Z)(?:{included.pattern})", re.DOTALL).fullmatch
         # `logs/**` does not match the folder `logs`, and yet there is nothing to be found in it.
         self._emptied = compile_globs([e.removesuffix("/**") for e in exclude], whole_folders=True).fullmatch
         self._reserved = tuple(f"{folder}/" for folder in reserved)
 
     def is_data_file(self, rel: str) -> bool:
-        """Say whether the file at `rel` is looked after."""
-        if self._chosen(rel) is None or is_dated_copy(rel):
+        """Say whether the file at `rel` is looked after.  A walk asks this of every file there is."""
+        if self._chosen(rel) is None or (COPY_MARK in rel and is_dated_copy(rel)):
             return rel in self.named and not is_reserved(rel, self._reserved)
-        return not is_reserved(rel, self._reserved)
+        return not rel.startswith(self._reserved) and not (rel.endswith(TEMP_SUFFIX) and is_temp_name(rel))
 
     def may_hold_data_files(self, rel_dir: str) -> bool:
         """Say whether a walk has to enter the folder at `rel_dir`; False spares it all that lies below."""

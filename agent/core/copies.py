@@ -9,7 +9,7 @@ from agent.core.naming import COMPRESSION_SUFFIXES, Kind, is_reserved, parse_nam
 OLD_FOLDERS = frozenset({"backup", "backups", "bak", "old", "archive"})
 """Folders that hold copies of what lies beside them, by their name."""
 
-_MARK = "_backup_"
+COPY_MARK = "_backup_"
 _ENDINGS = re.compile(r"(?P<own>.+)(?:\.(?:bak|backup|old|orig)|~)", re.DOTALL)
 _BEFORE_SUFFIX = re.compile(r"(?P<stem>.+)\.(?:bak|backup|old|orig)(?P<suffix>\.[^./]+)", re.DOTALL)
 
@@ -49,7 +49,7 @@ def parse_copy(path: str) -> CopyName | None:
 
 def is_dated_copy(path: str) -> bool:
     """Whether the name says `_backup_` and when: no bot calls its live data so."""
-    if _MARK not in path:
+    if COPY_MARK not in path:
         return False
     name = parse_copy(path)
     return name is not None and name.taken_at is not None
@@ -72,7 +72,7 @@ def parse_foreign(name: str) -> tuple[str, datetime | None] | None:
         *folders, base = plain_parts(name)
     except ValueError:
         return None
-    stem, marker, tail = base.rpartition(_MARK)
+    stem, marker, tail = base.rpartition(COPY_MARK)
     if not (stem and marker and tail) or is_reserved(folders):
         return None
     label, suffix = tail, ""
