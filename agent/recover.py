@@ -35,20 +35,24 @@ class Recovered:
     adopted: list[Snapshot] = field(default_factory=list)
     vanished: list[Snapshot] = field(default_factory=list)
     failures: list[tuple[str, Exception]] = field(default_factory=list)  # what was passed over, and why
+    lost_catalog: str | None = None  # where a damaged one was set aside, or "missing"
 
 
 def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovered:
     """Sweep leftovers, finish deletions, and after a crash or a loss make the catalog agree with the folder.
 
-    `go_on` is asked between the copies; after a no the rest is left to the next start.
+    Nothing is asked of the catalog before its check has ended.  `go_on` is asked between the copies; after a no the
+    rest is left to the next start.
     """
     done = Recovered()
     _sweep(ws, done)
+    ws.await_check()
     try:
         delete(ws, ws.catalog.doomed())
     except OSError as error:
         done.failures.append((str(error.filename), error))
-    was_clean = ws.catalog_was_lost is None and ws.catalog.note(_CLEAN) == "yes"
+    done.lost_catalog = ws.catalog_was_lost
+    was_clean = done.lost_catalog is None and ws.catalog.note(_CLEAN) == "yes"
     ws.catalog.set_note_durably(_CLEAN, "no")  # before anything is published that the catalog might lose
     if not was_clean:
         reconcile(ws, done, go_on)
@@ -205,6 +209,7 @@ def _keep(ws: Workspace, folder: StagingFolder, name: str, rel: str, done: Recov
     except ValueError:
         rel = ""
     rel = rel or f"unknown/{name}"
+    ws.await_check()  # the catalog is asked whether these bytes are known
     with ws.locks.session() as locks:
         if not locks.take(rel) or not folder.has(name):
             return

@@ -241,9 +241,8 @@ class Service:
         self._ws.is_doubtful = True  # until it has
         while not self._stop_asked:
             try:
-                self._ws.await_check()
-                lost = self._ws.catalog_was_lost
-                self._announce.recovered(recover(self._ws, self._goes_on), lost)
+                done = recover(self._ws, self._goes_on)
+                self._announce.recovered(done, done.lost_catalog)
                 return
             except (OSError, sqlite3.Error) as error:
                 self._trouble("recovery_failed", error)

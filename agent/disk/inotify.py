@@ -47,6 +47,10 @@ PROBE_SUFFIX = ".part.tmp"  # one that a kill left behind holds nothing and is s
 # 0.5 if it is not told.  Both halves come together, and without the second each name is hinted on its own.
 _MOVE_WAIT_S = 0.02
 
+# Its name and its own dot: each folder in it would be another one.  File systems that do not count them say 1, and
+# those that may say anything, network and FUSE, are not listened to.
+_LINKS_OF_A_LEAF = 2
+
 # Opened and closed-without-writing are left out: our own reads would wake us.
 _KINDS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -169,8 +173,11 @@ class _Watches(InotifyWatchGroup):
         self._add_callback(path)
         folders = [path] if self.is_recursive else []
         while folders:
+            listed = folders.pop()
             try:
-                with os.scandir(folders.pop()) as entries:
+                if os.stat(listed).st_nlink == _LINKS_OF_A_LEAF:
+                    continue
+                with os.scandir(listed) as entries:
                     below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
             except OSError:  # gone, or one that could not be watched either
                 continue

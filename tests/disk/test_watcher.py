@@ -330,7 +330,27 @@ def test_skipped_folders_are_not_even_listed(root: Path, monkeypatch: pytest.Mon
     bench.watcher.start()
     bench.watcher.stop()
 
-    assert listed == [str(root), str(root / "guilds"), str(root / "guilds" / "1")]
+    assert listed == [str(root), str(root / "guilds")]  # guilds/1 says that no folder is in it
+
+
+def test_folders_below_are_watched_where_the_file_system_counts_no_links(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "guilds" / "1" / "deep").mkdir(parents=True)
+    real = os.stat
+
+    def uncounted(path: object, **options: object) -> os.stat_result:
+        status = list(real(path, **options))  # type: ignore[arg-type]  # whatever os.stat takes
+        status[3] = 1
+        return os.stat_result(status)
+
+    monkeypatch.setattr("agent.disk.inotify.os.stat", uncounted)
+    bench = Bench(root)
+    bench.watcher.start()
+    watches = kernel_watches()
+    bench.watcher.stop()
+
+    assert watches == len(["root", "guilds", "guilds/1", "guilds/1/deep"])
 
 
 def test_burst_of_writes_is_one_wake_and_one_entry(bench: Bench) -> None:
