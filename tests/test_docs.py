@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import build_parser
-from agent.commands import demo
+from agent.commands.demo_damages import DAMAGES
 from agent.config import load_config
 from agent.metrics import Metrics
 
@@ -121,7 +121,7 @@ def test_readme_is_tested_by_the_line_it_tells() -> None:
 def test_readme_shows_the_demo_as_it_is() -> None:
     shown = next(b.text for b in blocks("text") if "side by side" in b.text)
 
-    assert all(damage.title in shown for damage in demo._DAMAGES)
+    assert all(damage.title in shown for damage in DAMAGES)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

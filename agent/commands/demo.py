@@ -13,18 +13,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import takewhile
 from time import monotonic
 
+from agent.commands.demo_damages import DAMAGES, Damage
 from agent.core.errors import AgentError
 
 _FILE = "users.json"
 _WAIT_LIMIT_S = 8.0
 _STOP_LIMIT_S = 5.0
-_SHOWN_BYTES = 44
 
 # Short times, so that nobody waits.  A heal that is followed by damage within `clobber_window` counts as undone by the
 # bot; here the damages are different ones.
@@ -41,17 +39,6 @@ class DemoError(AgentError):
     """A process of the demo did not do its part."""
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """One way to lose a file.  `inflict` breaks it and returns what should be there in the end."""
-
-    title: str
-    healed_by: str  # the event of the agent's log
-    verdict: str
-    inflict: Callable[[str, bytes], bytes]
-    view: Callable[[bytes, bytes], str]  # the damaged place, out of (broken, expected)
-
-
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = verbs.add_parser("demo", help="watch a bot's file break and come back", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the scratch folder for a look around")
@@ -64,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     began = monotonic()
     try:
         with Stage(scratch) as stage:
-            healed = len(list(takewhile(bool, (stage.show(n, damage) for n, damage in enumerate(_DAMAGES, 1)))))
-            held = healed == len(_DAMAGES) and stage.show_suspect(len(_DAMAGES) + 1)
-        print(f"\n{healed} of {len(_DAMAGES)} damages healed by themselves, in {monotonic() - began:.1f} s altogether.")
+            healed = len(list(takewhile(bool, (stage.show(n, damage) for n, damage in enumerate(DAMAGES, 1)))))
+            held = healed == len(DAMAGES) and stage.show_suspect(len(DAMAGES) + 1)
+        print(f"\n{healed} of {len(DAMAGES)} damages healed by themselves, in {monotonic() - began:.1f} s altogether.")
         return 0 if held else 1
     finally:
         if args.keep:
@@ -252,60 +239,3 @@ def _told(data: bytes) -> str:
     except ValueError:
         records = "no JSON"
     return f"{records}, {len(data):,} bytes, sha256 {digest}"
-
-
-def _cut(path: str, before: bytes) -> bytes:
-    os.truncate(path, len(before) // 2)
-    return before
-
-
-def _leave_tail(path: str, before: bytes) -> bytes:
-    """A shorter document is written over a longer one, which is not cut off behind it."""
-    users = json.loads(before)
-    users["1"]["coins"] += 1_000_000
-    del users["100"]
-    newer = json.dumps(users, indent=2).encode()
-    _overwrite(path, newer)
-    return newer
-
-
-def _zero(path: str, before: bytes) -> bytes:
-    _overwrite(path, bytes(len(before)))
-    return before
-
-
-def _overwrite(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-def _quoted(data: bytes) -> str:
-    return ascii(data.decode("latin-1"))
-
-
-_DAMAGES = (
-    Damage(
-        "The bot is killed while it writes: the file stops in the middle.",
-        "source_restored",
-        "the same bytes",
-        _cut,
-        lambda broken, _: f"it ends with {_quoted(broken[-_SHOWN_BYTES:])}",
-    ),
-    Damage(
-        "A shorter version is written over a longer one: the tail of the old one stays behind.",
-        "source_repaired",
-        "the newer bytes, which no snapshot had yet",
-        _leave_tail,
-        lambda broken, newer: f"where the newer version ends: {_quoted(broken[len(newer) - 8 :][:_SHOWN_BYTES])}",
-    ),
-    Damage(
-        "The power fails: the file has its size, and only NUL bytes in it.",
-        "source_restored",
-        "the same bytes",
-        _zero,
-        lambda broken, _: f"it begins with {_quoted(broken[:12])}",
-    ),
-)

@@ -1,5 +1,6 @@
 """The demo is a promise that anyone can try: it heals, it cleans up, and it says so when it fails."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.commands import demo
+from agent.commands.demo_damages import DAMAGES
 from agent.core.model import Parser
 from agent.core.reading import sole_reading
 
@@ -29,7 +31,7 @@ def test_demo_heals_every_damage_and_leaves_nothing_behind(tmp_path: Path) -> No
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 of 3 damages healed" in done.stdout
-    assert all(damage.title in done.stdout for damage in demo._DAMAGES)
+    assert all(damage.title in done.stdout for damage in DAMAGES)
     assert done.stdout.count("the broken bytes are in backups/_quarantine/") == 3
     assert re.search(r"backup-agent accept --config \S+ users.json", done.stdout)
     assert list(tmp_path.iterdir()) == []
@@ -78,9 +80,10 @@ def test_the_tail_of_the_demo_has_one_reading(tmp_path: Path) -> None:
     """Else the second damage would show a restore, which is not what it tells."""
     path = tmp_path / "users.json"
     users = {str(n): {"name": f"player {n}", "coins": n * 37 % 1000, "cartridge": n % 6} for n in range(1, 202)}
-    path.write_text(demo.json.dumps(users, indent=2))
+    path.write_text(json.dumps(users, indent=2))
 
-    newer = demo._leave_tail(str(path), path.read_bytes())
+    tail = next(damage for damage in DAMAGES if damage.healed_by == "source_repaired")
+    newer = tail.inflict(str(path), path.read_bytes())
 
     reading = sole_reading(path.read_bytes(), parser=Parser.STRICT)
     assert reading is not None
