@@ -12,10 +12,11 @@ from agent.core.model import CheckResult, Grade, Reason
 from agent.core.naming import display
 from agent.core.settle import Due
 from agent.disk.staging import StagedFile
+from agent.displaced import Displaced, Judged
 from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome
 from agent.pipeline import Pipeline
-from agent.putback import Displaced, Judged, put_back
+from agent.putback import put_back
 from agent.workspace import Workspace
 
 EDIT_MAX_BYTES = 64 * 1024 * 1024

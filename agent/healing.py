@@ -14,10 +14,11 @@ from agent.core.decide import Heal, LeftWhy, heals_in_window
 from agent.core.model import FileState, Grade, HealAction, Reason
 from agent.core.settle import Due
 from agent.cure import Cure, Cures
+from agent.displaced import Displaced, Judged, keep_copy, keep_late_write
 from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome
 from agent.pipeline import Pipeline
-from agent.putback import Displaced, Judged, PutBack, keep_copy, keep_late_write, put_back
+from agent.putback import PutBack, put_back
 from agent.rotation import bound_aside
 from agent.workspace import Workspace
 

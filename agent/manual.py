@@ -11,10 +11,11 @@ from agent.core.settle import Due
 from agent.disk.capture import CHUNK_BYTES
 from agent.disk.draft import Draft, Refused
 from agent.disk.staging import StagedFile
+from agent.displaced import Displaced, Judged
 from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome
 from agent.pipeline import Pipeline
-from agent.putback import Displaced, Judged, put_back
+from agent.putback import put_back
 from agent.workspace import Workspace
 
 

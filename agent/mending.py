@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from agent.core.decide import Heal, LeftWhy, Wait, restore_candidates
 from agent.core.model import FileState, Grade, HealAction
 from agent.cure import Cure, Cures
+from agent.displaced import Displaced, Judged
 from agent.look import Look, one_look
 from agent.outcome import Ending, Outcome
-from agent.putback import Displaced, Judged, put_back
+from agent.putback import put_back
 from agent.rotation import bound_aside
 from agent.workspace import Workspace
 

@@ -15,7 +15,7 @@ from agent.disk.atomic import flush_file_system
 from agent.disk.beneath import split_rel
 from agent.disk.presence import is_folder
 from agent.disk.staging import StagingFolder, open_root
-from agent.putback import keep_leftover
+from agent.displaced import keep_leftover
 from agent.references import know_references
 from agent.rotation import delete, plan_all, plan_budget
 from agent.slices import Steps, to_the_end

@@ -24,7 +24,8 @@ from agent.disk.capture import Capture, capture
 from agent.disk.journal import Journal
 from agent.disk.staging import StagedFile
 from agent.disk.store import Store
-from agent.putback import Judged, PutBack, keep_late_write, put_back
+from agent.displaced import Judged, keep_late_write
+from agent.putback import PutBack, put_back
 from agent.workspace import SystemClock, Workspace
 
 DAMAGED, GOOD, NEW = b'{"users": [', b'{"users": []}', b'{"users": [1]}'
@@ -163,7 +164,7 @@ def test_step_that_fails_changes_nothing_and_leaves_no_file(
             "journal": (Journal, "append_durably"),
             "exchange": (swap, "exchange"),
             "fsync": (os, "fsync"),
-            "dress": (swap, "dress"),
+            "dress": (putback, "dress"),
         }
         broken.setattr(*target[step], fails)
         with pytest.raises(OSError, match="full"):

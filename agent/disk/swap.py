@@ -5,14 +5,12 @@ exchanged, and whatever comes out under the staged name tells whether the bot wa
 is taken back until what comes out is what our own previous exchange put in.  Source: renameat2(2), RENAME_EXCHANGE.
 """
 
-import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.core.model import Ownership
 from agent.disk import lease
 from agent.disk.atomic import cannot_exchange, exchange, rename_new, rename_over
 from agent.disk.capture import CHUNK_BYTES, NotADataFileError, digest_of, open_data_file
@@ -271,43 +269,3 @@ def write_in_place(root_fd: int, rel: str, good_fd: int, *, judged: str) -> Swap
         lease.release(live_fd)
         os.close(live_fd)
     return SwapResult(Swapped.DONE)
-
-
-def dress(staged_fd: int, ownership: Ownership, like_fd: int = -1) -> None:
-    """The staged file has the owner, group, mode and, from `like_fd`, the extended attributes of the damaged one.
-
-    Raises:
-        PermissionError: the owner cannot be given; a restore would change who may read the file.
-    """
-    status = os.fstat(staged_fd)
-    if (status.st_uid, status.st_gid) != (ownership.uid, ownership.gid):
-        os.fchown(staged_fd, ownership.uid, ownership.gid)
-    os.fchmod(staged_fd, ownership.mode)
-    if like_fd < 0:
-        return
-    wanted = _attributes(like_fd)
-    for name in _attributes(staged_fd) - wanted:  # a default ACL of the staging folder, say
-        with _unless_refused():
-            os.removexattr(staged_fd, name)
-    for name in wanted:
-        with _unless_refused():
-            os.setxattr(staged_fd, name, os.getxattr(like_fd, name))
-
-
-def _attributes(fd: int) -> set[str]:
-    try:
-        return set(os.listxattr(fd))
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        return set()
-
-
-@contextmanager
-def _unless_refused() -> Iterator[None]:
-    """An attribute that this user or file system cannot give or take is left out."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA):
-            raise

@@ -19,6 +19,7 @@ from agent.disk import lease, swap
 from agent.disk.atomic import exchange, write_all
 from agent.disk.codec import Compression
 from agent.disk.draft import Draft
+from agent.disk.dress import dress
 from agent.disk.journal import Journal
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.store import Store
@@ -716,7 +717,7 @@ def dressed(tmp_path: Path, like: Path | None, ownership: Ownership) -> tuple[St
         staged = folder.create()
         like_fd = os.open(like, os.O_RDONLY) if like else -1
         try:
-            swap.dress(staged.fd, ownership, like_fd)
+            dress(staged.fd, ownership, like_fd)
         finally:
             staged.close()
             if like_fd >= 0:
