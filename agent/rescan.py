@@ -82,9 +82,12 @@ class Rescan:
     def steps(self) -> Steps[Findings]:
         """As `walk`; a file that is learned meanwhile may be told of once more."""
         findings, config, catalog = Findings(), self._ws.config, self._ws.catalog
-        known = catalog.known_folders()
+        known: dict[str, KnownFolder] = {}
         seen: dict[str, int] = {}
         with self._ws.data_root() as root_fd:
+            for page in catalog.known_folders():
+                known |= page
+                yield
             for folder, found, skipped, is_last in walk_in_batches(
                 root_fd, config.selection.is_data_file, lambda folder: not config.may_hold_data_files(folder)
             ):

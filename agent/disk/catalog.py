@@ -60,9 +60,13 @@ class Catalog(Database):
             yield [path_grade_signature(row) for row in rows]
             last = rows[-1][0]
 
-    def known_folders(self) -> dict[str, KnownFolder]:
-        """Return every folder that a known file is in."""
-        return dict(map(known_folder, self._read("SELECT folder, changes, digest FROM folders")))
+    def known_folders(self, page: int = 1000) -> Iterator[dict[str, KnownFolder]]:
+        """Yield every folder that a known file is in, a page at a time."""
+        rows = self._read("SELECT folder, changes, digest FROM folders ORDER BY folder LIMIT ?", (page,))
+        sql = "SELECT folder, changes, digest FROM folders WHERE folder > ? ORDER BY folder LIMIT ?"
+        while rows:
+            yield dict(map(known_folder, rows))
+            rows = self._read(sql, (rows[-1][0], page))
 
     def know_folders(self, digests: Iterable[tuple[str, int, bytes]]) -> None:
         """Everything in these folders is as the catalog says, but where it changed since `changes` was read."""
