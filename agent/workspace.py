@@ -3,7 +3,6 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,14 +16,15 @@ from agent.core.errors import AgentError, FormatVersionError
 from agent.core.guard import SuspectThresholds
 from agent.core.model import CheckResult, CheckSpec, Grade
 from agent.core.retention import RetentionPolicy
-from agent.core.stamp import format_stamp, next_stamp
+from agent.core.stamp import next_stamp
 from agent.disk.catalog import Catalog
 from agent.disk.codec import Compression
-from agent.disk.database import FORMAT_VERSION, set_aside
+from agent.disk.database import FORMAT_VERSION
 from agent.disk.journal import Journal
 from agent.disk.lock import FileLocks
+from agent.disk.opening import begin_catalog_anew, in_thread, open_catalog, says_yes
 from agent.disk.pause import Pause, pause_in_effect
-from agent.disk.presence import is_folder, is_there
+from agent.disk.presence import is_folder
 from agent.disk.staging import StagingFolder, open_root
 from agent.disk.store import Store
 
@@ -84,11 +84,11 @@ class Workspace:
         os.close(open_root(config.state_dir, create=True))
         _agree_on_format(config.state_dir)
         journal = Journal(config.state_dir)
-        catalog, lost = _open_catalog(config.state_dir, clock)
+        catalog, lost = open_catalog(config.state_dir, clock.utc())
         store = Store(config.backup_dir, journal, Compression(config.backup.compression))
         locks, folder = FileLocks(config.state_dir), _identity(config.backup_dir)
         ws = cls(config, clock, journal, store, catalog, locks, lost, folder)
-        ws._check = _in_thread(catalog.is_whole) if check_later else catalog.is_whole
+        ws._check = in_thread(catalog.is_whole) if check_later else catalog.is_whole
         if not check_later:
             ws.await_check()
         return ws
@@ -102,9 +102,9 @@ class Workspace:
         if self._check is None:
             return
         is_whole, self._check = self._check, self.catalog.is_whole
-        if not _says_yes(is_whole):
+        if not says_yes(is_whole):
             self.catalog.close()
-            self.catalog, self.catalog_was_lost = _begin_anew(self.config.state_dir, self.clock)
+            self.catalog, self.catalog_was_lost = begin_catalog_anew(self.config.state_dir, self.clock.utc())
         self._check = None
 
     def adopt_config(self, config: Config) -> None:
@@ -126,7 +126,7 @@ class Workspace:
         os.close(open_root(self.config.state_dir, create=True))
         self.backup_folder = _identity(self.config.backup_dir)
         _agree_on_format(self.config.state_dir)
-        self.catalog, self.catalog_was_lost = _open_catalog(self.config.state_dir, self.clock)
+        self.catalog, self.catalog_was_lost = open_catalog(self.config.state_dir, self.clock.utc())
         self._check = self.catalog.is_whole
         self.await_check()
 
@@ -281,37 +281,3 @@ def _mark_format(path: str) -> None:
         os.fsync(folder_fd)
     finally:
         os.close(folder_fd)
-
-
-def _open_catalog(state_dir: str, clock: Clock) -> tuple[Catalog, str | None]:
-    """Return the catalog, and where a damaged one was set aside (or "missing") when it had to be begun anew."""
-    is_new = not is_there(os.path.join(state_dir, "catalog.sqlite3"))
-    try:
-        return Catalog(state_dir), "missing" if is_new else None
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:
-        return _begin_anew(state_dir, clock)
-
-
-def _begin_anew(state_dir: str, clock: Clock) -> tuple[Catalog, str]:
-    now = clock.utc()
-    kept = set_aside(state_dir, format_stamp(now.replace(microsecond=now.microsecond // 1000 * 1000)))
-    return Catalog(state_dir), kept
-
-
-def _says_yes(is_whole: Callable[[], bool]) -> bool:
-    try:
-        return is_whole()
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:
-        return False
-
-
-def _in_thread(is_whole: Callable[[], bool]) -> Callable[[], bool]:
-    """Return what waits for the answer."""
-    pool = ThreadPoolExecutor(1, "catalog-check")
-    answer = pool.submit(is_whole)
-    pool.shutdown(wait=False)
-    return answer.result
