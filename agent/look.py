@@ -113,6 +113,7 @@ class Looker:
             self._decide_missing(root_fd, look, at_gate=at_gate)
         except OSError as error:
             if is_disk_full(error):  # for the private copy of a large file, which would be its snapshot
+                error.filename = error.filename or self._ws.config.backup_dir  # which disk
                 look.end(Ending.REFUSED, error=error)
                 return look
             self.set_state(look, Grade.UNREADABLE)

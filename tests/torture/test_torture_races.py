@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import packing_races
 import races
 
 pytestmark = [
@@ -44,3 +45,9 @@ def test_windows_held_open_lose_nothing(style: str, seed: int) -> None:
     outcome = races.run(races.Options(style, seed=seed, seconds=60, delays=True))
 
     assert outcome.violations == []
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", [1, 2])
+def test_packed_snapshots_in_many_hands_stay_whole_and_agree_with_the_catalog(seed: int) -> None:
+    assert packing_races.run(seed, 60).violations == []
