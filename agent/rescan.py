@@ -112,20 +112,24 @@ class Rescan:
         return findings
 
     def _compare(self, folder: str, seen: dict[str, int], known: KnownFolder | None, findings: Findings) -> Steps[None]:
-        """Add to `findings` what differs in one folder."""
+        """Add to `findings` what differs in one folder; `seen` is used up."""
         findings.files += len(seen)
         digest = digest_of(seen)
         if known is not None and known.digest == digest:
             if self._unseen:
                 findings.changed += [rel for rel in seen if rel in self._unseen]
             return
-        states: dict[str, int | None] = {}
+        changed: list[str] = []
+        gone: list[str] = []
         for page in self._ws.catalog.signatures_in(folder) if known is not None else ():
             for rel, grade, signature in page:
-                states[rel] = None if signature is None or grade is Grade.MISSING else hash(signature)
+                now = seen.pop(rel, None)
+                if now is None:
+                    gone += [rel] if self._ws.config.is_data_file(rel) else []
+                elif signature is None or grade is Grade.MISSING or hash(signature) != now or rel in self._unseen:
+                    changed.append(rel)
             yield
-        changed = [rel for rel, was in seen.items() if states.pop(rel, None) != was or rel in self._unseen]
-        gone = [rel for rel in states if self._ws.config.is_data_file(rel)]
+        changed += seen  # what is left of it is not known at all
         findings.changed += changed
         findings.gone += gone
         if known is not None and not changed and not gone:
