@@ -1,6 +1,6 @@
 """The life of the daemon: open, recover, pass the gate, do rounds until told to stop, take the last snapshots.
 
-The only module that waits, and the one that takes signals.
+With `patience` the only module that waits, and the one that takes signals.
 """
 
 import os
@@ -8,42 +8,34 @@ import signal
 import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from math import inf
 from types import FrameType
 
 from agent.announce import Announcer
 from agent.causes import error_fields
 from agent.config import Config
-from agent.core.errors import AgentError, LockHeldError
+from agent.core.errors import AgentError
 from agent.core.notice import Notice
 from agent.core.pace import BackOff
 from agent.core.settle import Due
 from agent.disk import lease
-from agent.disk.lock import DaemonLock
 from agent.gate import Gate
+from agent.hold import Hold
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.metrics.labels import Operation
 from agent.migration import Migration, migrate_first
 from agent.notify import READY, STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
+from agent.patience import Patience
 from agent.record import Recorder
-from agent.recover import mark_clean, recover
+from agent.recover import mark_clean
 from agent.rounds import Rounds
-from agent.wake import Wake
-from agent.workspace import FAILURES, Clock, Workspace
+from agent.workspace import FAILURES, Clock
 
 _ROOT_LOOK_S = 1.0
-_LOCK_WAIT_S = 10.0
-_LOCK_AGAIN_S = 0.1
 _PROBE_LIMIT_S = 2.0
-_LOOK_LIMIT_S = 180.0  # no single look takes longer: a check in a child has a limit below it
-_PROGRESS_S = 5.0
 _SWITCH_S = 0.0005  # a thread that comes back from the disk waits no longer than this for one that computes
 _STUCK_S = 600.0  # a job that runs for this long is hung: the watchdog may act
-_OPENING = "opening"  # the back-off key of everything before the first round
+_GATE = "gate"  # its back-off key
 _FIXED_KEYS = ("data_dir", "backup_dir", "temp_dir", "state_dir")
 
 
@@ -70,15 +62,14 @@ class Service:
         self._log = get_logger()
         self._recorder = Recorder(metrics, notify)
         self._announce = Announcer(metrics, self._recorder, config.data_dir)
-        self._wake = Wake()
-        self._stop_asked = self._reload_asked = False
-        self._not_ready: str | None = "starting"
+        self._patience = Patience(metrics, clock)
+        self._hold = Hold(config, clock, self._patience, self._announce, about)
+        self._reload_asked = False
         self._backoff = BackOff()
-        self._patience_asked_at, self._progress_told_at, self._looks = -inf, clock.monotonic(), 0
 
     def readiness(self) -> str | None:
         """Return None while the agent is ready, else why not."""
-        return self._not_ready
+        return self._patience.not_ready
 
     def run(self) -> int:
         """Guard until a signal; return the exit code.
@@ -91,9 +82,10 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
-        self._be_patient()
-        if not self._await_data_dir() or not self._open():
+        self._patience.ask()
+        if not self._await_data_dir() or not self._hold.take():
             return 0
+        self._ws = self._hold.ws
         try:
             if not self._prepare():
                 return 0
@@ -106,52 +98,14 @@ class Service:
                 return 1
             return self._shut_down()
         finally:
-            self._ws.close()
-            self._lock.release()
+            self._hold.give_up()
 
     def _on_stop(self, number: int, _frame: FrameType | None) -> None:
-        if self._stop_asked:
-            os._exit(128 + number)  # a second signal: now
-        self._stop_asked = True
-        self._wake.set()
+        self._patience.stop(number)
 
     def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
         self._reload_asked = True
-        self._wake.set()
-
-    def _pause(self, seconds: float, why: str) -> None:
-        """Wait, but not beyond a stop.
-
-        No patience is asked of the service manager for it: what waits for us need not wait for a broken disk.
-        """
-        self._not_ready = why
-        notify(status(why))
-        if not self._stop_asked:
-            self._wake.clear()
-            self._wake.wait(seconds)
-
-    def _trouble(self, event: str, error: Exception) -> None:
-        """A line and a count tell that folder or catalog refused."""
-        self._metrics.io_errors.inc(Operation.CATALOG)
-        self._log.error(event, backup_dir=self._config.backup_dir, **error_fields(error))
-
-    def _goes_on(self) -> bool:
-        """Called by long work between its steps: whether it may go on."""
-        self._be_patient()
-        return not self._stop_asked
-
-    def _be_patient(self) -> None:
-        """Called after each look: until the gate is passed, service manager and log know that it goes on."""
-        if self._not_ready is None:
-            return
-        now = self._clock.monotonic()
-        self._looks += 1
-        if now - self._patience_asked_at > 1:
-            self._patience_asked_at = now
-            notify(extend_timeout(_LOOK_LIMIT_S), status(f"{self._not_ready}, {self._looks} looks so far"))
-        if now - self._progress_told_at > _PROGRESS_S:
-            self._progress_told_at = now
-            self._log.info("gate_advanced", why=self._not_ready, looks=self._looks)
+        self._patience.wake.set()
 
     # the start
 
@@ -160,58 +114,11 @@ class Service:
         while not os.path.isdir(self._config.data_dir):
             self._announce.root(up=False)
             notify(READY)  # there is nothing to check: a bot that makes the folder must not wait for us
-            self._pause(_ROOT_LOOK_S, f"waiting for {self._config.data_dir}")
-            if self._stop_asked:
+            self._patience.pause(_ROOT_LOOK_S, f"waiting for {self._config.data_dir}")
+            if self._patience.stop_asked:
                 return False
         self._announce.root(up=True)
         return True
-
-    def _open(self) -> bool:
-        """Open workspace and lock, trying until it can be; False when told to stop before.
-
-        Raises:
-            AgentError: another agent works here, or the folder is of a newer format.
-        """
-        while not self._stop_asked:
-            try:
-                self._take_lock()
-            except OSError as error:
-                self._trouble("workspace_unavailable", error)
-                self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
-                continue
-            try:
-                self._ws = Workspace.open(self._config, self._clock, check_later=True)
-                return True
-            except (OSError, sqlite3.Error) as error:
-                self._lock.release()
-                self._trouble("workspace_unavailable", error)
-                self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
-            except AgentError:
-                self._lock.release()
-                raise
-        return False
-
-    def _take_lock(self) -> None:
-        """The folder is ours alone; a command may hold the lock for a moment.
-
-        Raises:
-            LockHeldError: another agent works here.
-        """
-        patience = self._clock.monotonic() + _LOCK_WAIT_S
-        while True:
-            self._lock = DaemonLock(self._config.state_dir)
-            try:
-                self._lock.take()
-                self._tell_about()
-                return
-            except LockHeldError:
-                if self._clock.monotonic() > patience or self._stop_asked:
-                    raise
-                time.sleep(_LOCK_AGAIN_S)
-
-    def _tell_about(self) -> None:
-        with suppress(OSError):  # the disk is full: what commands say of us waits for the next reload
-            self._lock.tell(self._about())
 
     def _prepare(self) -> bool:
         """Make the rounds, listen and recover, trying until it can be; False when told to stop before."""
@@ -222,48 +129,26 @@ class Service:
                     self._metrics,
                     self._announce,
                     self._recorder,
-                    wake=self._wake.set,
-                    reopen=self._reopen,
-                    progress=self._be_patient,
+                    wake=self._patience.wake.set,
+                    reopen=self._hold.take_anew,
+                    progress=self._patience.ask,
                 )
                 break
             except (OSError, sqlite3.Error) as error:
-                self._trouble("opening_failed", error)
-                self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
-                if self._stop_asked:
+                self._hold.wait_after("opening_failed", error)
+                if self._patience.stop_asked:
                     return False
         self._listen()  # and meanwhile SQLite looks through the catalog
-        self._recover()
+        self._hold.recover()
         return True
-
-    def _recover(self) -> None:
-        """Finish what a crash cut short; the catalog agrees with the folder."""
-        self._ws.is_doubtful = True  # until it has
-        while not self._stop_asked:
-            try:
-                done = recover(self._ws, self._goes_on)
-                self._announce.recovered(done, done.lost_catalog)
-                return
-            except (OSError, sqlite3.Error) as error:
-                self._trouble("recovery_failed", error)
-                self._pause(self._backoff.next_s(_OPENING), "waiting for the backup folder")
-
-    def _reopen(self) -> None:
-        """Catalog and lock are those of the folder that is there now."""
-        not_ready = self._not_ready
-        self._ws.reopen_catalog()
-        self._lock.release()
-        self._take_lock()
-        self._recover()
-        self._not_ready = not_ready
 
     def _start(self) -> None:
         """Take the folder over, pass the gate, announce readiness."""
         self._migrate()
         self._pass_gate()
-        if self._stop_asked:
+        if self._patience.stop_asked:
             return
-        self._not_ready = None
+        self._patience.not_ready = None
         self._announce.started(len(self._rounds.patrol.rescan), at=self._clock.utc().timestamp())
 
     def _listen(self) -> None:
@@ -282,8 +167,9 @@ class Service:
         rounds, why = self._rounds, "taking over the data files"
         migrate_first(
             Migration(
-                self._ws, rounds.pipeline, rounds.healer, rounds.learn, lambda seconds: self._pause(seconds, why),
-                lambda: self._stop_asked, self._be_patient,
+                self._ws, rounds.pipeline, rounds.healer, rounds.learn,
+                lambda seconds: self._patience.pause(seconds, why),
+                lambda: self._patience.stop_asked, self._patience.ask,
             )
         )  # fmt: skip
 
@@ -294,20 +180,20 @@ class Service:
         why = "checking the data files"
 
         def pause(seconds: float) -> None:
-            self._pause(seconds, why)
+            self._patience.pause(seconds, why)
 
-        self._be_patient()
+        self._patience.ask()
         pause(0)
-        while not self._stop_asked:
+        while not self._patience.stop_asked:
             gate = Gate(
                 self._ws, rounds.pipeline, rounds.healer, rounds.patrol.rescan, rounds.learn, pause,
-                lambda: self._stop_asked,
+                lambda: self._patience.stop_asked,
             )  # fmt: skip
             try:
                 findings = gate.run()
             except (OSError, sqlite3.Error) as error:
-                self._trouble("gate_failed", error)
-                pause(self._backoff.next_s(_OPENING))
+                self._patience.trouble("gate_failed", error, self._config.backup_dir)
+                pause(self._backoff.next_s(_GATE))
                 continue
             now = self._clock.monotonic()
             for rel, outcome in gate.last.items():
@@ -326,8 +212,8 @@ class Service:
 
     def _loop(self) -> None:
         watchdog_s = watchdog_interval_s()
-        while not self._stop_asked:
-            self._wake.clear()
+        while not self._patience.stop_asked:
+            self._patience.wake.clear()
             if self._reload_asked:
                 self._reload_asked = False
                 self._reload_config()
@@ -336,7 +222,7 @@ class Service:
             if oldest is None or self._clock.monotonic() - oldest < _STUCK_S:
                 notify(WATCHDOG)
             idle_s = self._rounds.idle_s()
-            self._wake.wait(min(idle_s, watchdog_s or idle_s))
+            self._patience.wake.wait(min(idle_s, watchdog_s or idle_s))
 
     def _reload_config(self) -> None:
         notify(reloading())
@@ -353,7 +239,7 @@ class Service:
             self._apply(config)
             if config.metrics.listen != old.metrics.listen:
                 self._log.warning("restart_needed", key="metrics.listen", hint="it takes effect at the next start")
-            self._tell_about()
+            self._hold.tell_about()
         self._announce.reloaded(problems, at=self._clock.utc().timestamp(), config=self._about().get("config"))
         self._announce.ready(len(self._rounds.patrol.rescan))
 
@@ -361,7 +247,7 @@ class Service:
 
     def _shut_down(self) -> int:
         """Capture what is pending, within the time there is; return the exit code."""
-        self._not_ready = "stopping"
+        self._patience.not_ready = "stopping"
         self._metrics.ready.set(0)
         bot, limit_s = self._config.bot, self._config.shutdown_timeout_s
         if bot is not None and self._rounds.lanes.heals:
@@ -380,7 +266,7 @@ class Service:
             self._rounds.last_snapshots()
             mark_clean(self._ws)
         except FAILURES as error:
-            self._trouble("shutdown_flush_failed", error)
+            self._patience.trouble("shutdown_flush_failed", error, self._config.backup_dir)
         finally:
             self._rounds.lanes.close()
             ended.set()

@@ -12,7 +12,7 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 
 # From the outside in.  A module imports what stands further down, its own room, and in SERVICE and PIPELINE its
 # neighbours.
-SERVICE = frozenset({"announce", "departed", "gate", "lanes", "migration", "packing", "patrol", "rounds", "service", "space", "verifying", "wake"})
+SERVICE = frozenset({"announce", "departed", "gate", "hold", "lanes", "migration", "packing", "patience", "patrol", "rounds", "service", "space", "verifying", "wake"})
 PIPELINE = frozenset(
     {"adoption", "bot", "causes", "compaction", "cure", "displaced", "edit", "erase", "healing", "keeping", "look", "manual", "mending", "notices", "obstacles", "older_copies", "outcome", "pack", "pipeline", "portion", "putback", "record", "recover", "references", "rescan", "rotation", "scrape", "slices", "summary", "verify", "verify_report", "workspace"}
 )  # fmt: skip
@@ -41,6 +41,8 @@ RENAMES = frozenset({"rename", "renames", "replace", "link", "renameat2"})
 
 MAY_WAIT = {
     "service.py": "the loop",
+    "patience.py": "for the loop's thread, until a signal ends it",
+    "hold.py": "a command may hold the lock of the daemon for a moment",
     "putback.py": "the grace of a swap, a few milliseconds from the config",
     "disk/lease.py": "the bell that hears a writer while a slow write is on, a millisecond at a time",
     "disk/running_digest.py": "on its own thread: for the next chunk of a copy, until the copy ends",

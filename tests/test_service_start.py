@@ -13,21 +13,21 @@ from bench import Bench
 from agent.announce import Announcer
 from agent.config import Config
 from agent.disk.lock import DaemonLock, daemon_pid
+from agent.hold import Hold
 from agent.logs import configure_logs
 from agent.metrics import Metrics
+from agent.patience import Patience
 from agent.record import Recorder
 from agent.service import Service
 
 
 def test_start_that_takes_long_says_every_few_seconds_how_far_it_is(tmp_path: Path) -> None:
     bench, log = Bench(tmp_path), io.StringIO()
-    service = Service(
-        bench.ws.config, Metrics("1"), bench.clock, reload=lambda: bench.ws.config, apply=lambda _: None
-    )
+    patience = Patience(Metrics("1"), bench.clock)
     configure_logs("json", "info", log)
     for _ in range(300):
         bench.clock.advance(0.1)
-        service._be_patient()
+        patience.ask()
 
     told = [json.loads(line) for line in log.getvalue().splitlines()]
     assert {line["event"] for line in told} == {"gate_advanced"}
@@ -53,15 +53,15 @@ def test_full_disk_at_the_start_costs_what_commands_may_know_and_not_the_lock(
         raise OSError(errno.ENOSPC, "full")
 
     bench = Bench(tmp_path)
-    service = Service(
-        bench.ws.config, Metrics("1"), bench.clock, reload=lambda: bench.ws.config, apply=lambda _: None
-    )
+    metrics, config = Metrics("1"), bench.ws.config
+    announce = Announcer(metrics, Recorder(metrics), config.data_dir)
+    hold = Hold(config, bench.clock, Patience(metrics, bench.clock), announce, dict)
     monkeypatch.setattr(DaemonLock, "tell", full)
 
-    service._take_lock()
+    assert hold.take()
 
-    assert daemon_pid(bench.ws.config.state_dir) == os.getpid()
-    service._lock.release()
+    assert daemon_pid(config.state_dir) == os.getpid()
+    hold.give_up()
 
 
 def test_reload_that_cannot_read_anything_leaves_the_agent_running(tmp_path: Path) -> None:
