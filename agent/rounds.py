@@ -10,34 +10,30 @@ from math import inf
 
 from agent.announce import Announcer
 from agent.causes import error_fields
-from agent.compaction import Compaction
 from agent.config import Config
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade, Reason
 from agent.core.pace import BackOff, Gathering
-from agent.core.settle import Due, Settler
-from agent.departed import Departed
+from agent.core.settle import Due
 from agent.disk.watcher import Watcher
 from agent.healing import Healer
 from agent.lanes import Job, Lanes
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import Operation, WatchEvent
-from agent.outcome import RETRIED, SETTLED, SOON, Ending, Outcome
-from agent.packing import Packing
+from agent.outcome import SOON, Ending, Outcome
 from agent.patrol import Patrol
+from agent.pause_watch import PauseWatch
 from agent.pipeline import Pipeline
 from agent.portion import PORTION_FILES
 from agent.record import Recorder
 from agent.scrape import Scrape
-from agent.space import SpaceWatch
-from agent.verifying import Verifying
+from agent.upkeep import Upkeep
+from agent.waiting import Waiting
 from agent.workspace import FAILURES, Clock, Workspace
 
 _AGAIN_S = 0.02
 _BREATH_S = 0.02  # between two slices of a walk, while a change is being worked on
-_PAUSE_LOOK_S = 10.0  # each look reads the pause itself; this is for the log, and for what was left meanwhile
-_PAUSED_LOOK_S = 1.0
 _BOT = "//"  # the back-off key of bot.start; no rel is spelled so
 
 
@@ -65,8 +61,9 @@ class Rounds:
         self.pipeline = Pipeline(ws, progress)
         self.healer = Healer(ws, self.pipeline, metrics.count_bot_command)
         self.lanes = Lanes(wake)
-        self.settler = Settler(self._config.watch.debounce_s, self._config.watch.max_delay_s)
-        self.scrape = Scrape(ws, metrics, self._pending, self.settler.__contains__)
+        self._waiting = Waiting(ws)
+        self.settler = self._waiting.settler
+        self.scrape = Scrape(ws, metrics, lambda: self._waiting.pending(self.lanes.dues()), self.settler.__contains__)
         self.watcher = Watcher(
             self._config.data_dir,
             is_data_file=lambda rel: self._config.is_data_file(rel),  # noqa: PLW0108  # a reload changes the config
@@ -80,23 +77,15 @@ class Rounds:
             announce,
             self.watcher,
             self.scrape,
-            note=self._note,
+            note=self._waiting.note,
             miss=self.settler.note,
             walked=self._mind_backup_dir,
             catalog_failed=self._catalog_failed,
         )
-        self._compaction = Compaction(ws, announce.journal_left_long)
-        self._verifying = Verifying(ws, self.lanes, announce.verified)
-        self._space = SpaceWatch(ws, announce.space)
-        self._departed = Departed(ws, self.lanes, announce.departed, announce.rotation_failed)
-        self._packing = Packing(ws, self.lanes, announce.packed, lambda: metrics.io_errors.inc(Operation.PACK))
-        self._backoff = BackOff()
-        self._absent: set[str] = set()  # files whose absence is waited out
-        self._left_paused: set[str] = set()  # files to be looked at again when the pause ends
-        now = self._clock.monotonic()
-        self._next_pause_look = now
-        self._mind_pause(now)
-        self._next_bot_start = now  # an agent that was killed may have left it stopped
+        self._upkeep = Upkeep(ws, self.lanes, announce, metrics)
+        self._backoff = BackOff()  # of the bot's start
+        self._pause = PauseWatch(ws, announce, metrics, self._waiting.note)
+        self._next_bot_start = self._clock.monotonic()  # an agent that was killed may have left it stopped
 
     @property
     def _config(self) -> Config:
@@ -112,25 +101,22 @@ class Rounds:
         self.land(self.lanes.landed())
         now = self._clock.monotonic()
         self.patrol.turn(now)
-        if now >= self._next_pause_look:
-            self._mind_pause(now)
-            self._mind_journal(now)
+        if now >= self._pause.next_at:
+            self._pause.turn(now)
+            self._upkeep.mind_journal(now)
         if now >= self._next_bot_start and not self.lanes.heals:
             self._start_bot(now)
         if self.patrol.root_up:
-            self._verifying.turn(now)
-            self._space.turn(now)
-            self._departed.turn(now)
-            self._packing.turn(now)
+            self._upkeep.turn(now)
         self._dispatch()
 
     def idle_s(self) -> float:
         """Return how long nothing is to be done, in seconds, unless something wakes the loop."""
         if self.patrol.is_under_way:
             return _BREATH_S if self.lanes.dues() else 0.0
-        times = [self.patrol.next_at, self._next_pause_look]
+        times = [self.patrol.next_at, self._pause.next_at]
         if self.patrol.root_up:
-            times += [self._verifying.next_at, self._space.next_at, self._departed.next_at, self._packing.next_at]
+            times.append(self._upkeep.next_at())
         if not self.lanes.heals:
             times.append(self._next_bot_start)
         due = self.settler.next_due()
@@ -138,21 +124,11 @@ class Rounds:
             times.append(due)
         return max(0.0, min(times) - self._clock.monotonic())
 
-    def _pending(self) -> tuple[int, float]:
-        """How many files changed and have no snapshot of it yet, and since when the first, in seconds."""
-        working = self.lanes.dues()
-        began = [due.first_at for due in working]
-        if (oldest := self.settler.oldest_at()) is not None:
-            began.append(oldest)
-        return len(self.settler) + len(working), max(0.0, self._clock.monotonic() - min(began, default=inf))
-
     def adopt_config(self, old: Config) -> None:
         """The workspace has a new config in place of `old`."""
-        watch = self._config.watch
-        self.settler.adjust(debounce_s=watch.debounce_s, max_delay_s=watch.max_delay_s)
+        self._waiting.adopt_config()
         self.scrape.limit_labels()
-        self._verifying.adopt_config()
-        self._packing.adopt_config()
+        self._upkeep.adopt_config()
         rescan = self.patrol.rescan
         rescan.recheck(rel for rel in rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
         self.patrol.walk_anew()
@@ -166,18 +142,11 @@ class Rounds:
         hints = self.watcher.drain()
         now = self._clock.monotonic()
         for rel in hints.files:
-            self._note(rel, now)
+            self._waiting.note(rel, now)
         for kind, count in hints.events.items():
             self._metrics.watch_events.inc(WatchEvent(kind), count)
         if hints.folders or hints.rescan_wanted:
             self.patrol.walk_soon(now)
-
-    def _note(self, rel: str, now: float) -> None:
-        """A change was noticed.  An absence is no longer waited out then: it ended, or begins anew."""
-        if rel in self._absent:
-            self._absent.discard(rel)
-            self.settler.drop(rel)
-        self.settler.note(rel, now)
 
     def _dispatch(self) -> None:
         """Hand due files to the lanes."""
@@ -215,7 +184,7 @@ class Rounds:
             for outcome in outcomes:
                 self.learn(outcome)
                 if outcome.ending is Ending.PUBLISHED:
-                    self._packing.note(outcome.rel)
+                    self._upkeep.published(outcome.rel)
                     self._metrics.protect_duration.observe(outcome.duration_s)
                 self.wait_again(by_rel[outcome.rel], outcome)
             try:
@@ -225,31 +194,6 @@ class Rounds:
             hurt = [by_rel[o.rel] for o in outcomes if o.ending is Ending.DAMAGED]
             if hurt and not stopping:
                 self._heal(hurt)
-
-    def _mind_pause(self, now: float) -> None:
-        """A pause is told of; what it left is looked at again when it has ended."""
-        try:
-            pause = self._ws.pause()
-        except OSError as error:  # no heal is begun meanwhile: each look finds the same
-            self._metrics.io_errors.inc(Operation.CATALOG)
-            self._log.error("pause_unreadable", **error_fields(error))
-        else:
-            self._announce.paused(pause)
-            for rel in () if pause is not None else self._left_paused:
-                self._note(rel, now)
-            if pause is None:
-                self._left_paused.clear()
-        self._next_pause_look = now + (_PAUSED_LOOK_S if self._left_paused else _PAUSE_LOOK_S)
-
-    def _mind_journal(self, now: float) -> None:
-        """The journal is kept short.  Not after walks: those of a large folder on a busy machine are far apart."""
-        try:
-            shorten = self._compaction.due(now)
-        except FAILURES as error:
-            self._announce.journal_left_long(error)
-            return
-        if shorten is not None:
-            self.lanes.fly((), shorten, now=now)
 
     def _start_bot(self, now: float) -> None:
         def work() -> list[Outcome]:
@@ -273,30 +217,15 @@ class Rounds:
         """Tell of an outcome, and remember what it says of the file."""
         self._recorder.record(outcome)
         if outcome.left_why is LeftWhy.PAUSED:
-            self._left_paused.add(outcome.rel)
-            self._next_pause_look = self._clock.monotonic() + _PAUSED_LOOK_S
+            self._pause.leave(outcome.rel)
         if outcome.ending is Ending.LEFT and outcome.grade is Grade.MISSING:
             self.patrol.rescan.forget(outcome.rel)  # told; when it comes back, it is new
         elif outcome.state is not None:
             self.patrol.rescan.learn(outcome.rel)
 
     def wait_again(self, due: Due, outcome: Outcome) -> None:
-        """Put a file that is not settled yet back into the settler."""
-        now = self._clock.monotonic()
-        if outcome.ending in RETRIED:
-            self.settler.retry(due.rel, at=now + self._backoff.next_s(due.rel), first_at=None)
-            return
-        if outcome.ending in SETTLED:
-            self._backoff.reset(due.rel)
-        self._absent.discard(due.rel)
-        if outcome.ending is Ending.HEALED:  # what a repair made has no snapshot yet; our own swap is no news
-            self.settler.drop(due.rel)
-            self.settler.retry(due.rel, at=now, first_at=None)
-        if outcome.ending in SOON:
-            if outcome.grade is Grade.MISSING:
-                self._absent.add(due.rel)
-            grace_s = self._config.recovery.missing_grace_s if outcome.grade is Grade.MISSING else 0.0
-            self.settler.retry(due.rel, at=now + max(self._config.watch.debounce_s, grace_s), first_at=due.first_at)
+        """A file that is not settled yet waits for another look."""
+        self._waiting.ended(due, outcome, self._clock.monotonic())
 
     def _job_failed(self, rels: Collection[str], error: Exception) -> None:
         """A job ended before these were concluded: they are tried again."""
@@ -307,9 +236,7 @@ class Rounds:
         else:
             self._metrics.io_errors.inc(Operation.PUBLISH)
             self._log.error("pipeline_failed", files=len(rels), **error_fields(error))
-        now = self._clock.monotonic()
-        for rel in rels:
-            self.settler.retry(rel, at=now + self._backoff.next_s(rel), first_at=None)
+        self._waiting.retry(rels, self._clock.monotonic())
 
     def _catalog_failed(self, error: sqlite3.Error) -> None:
         """A catalog that is damaged, and not just in the way of somebody, is made anew."""
@@ -355,8 +282,7 @@ class Rounds:
         Raises: as `Pipeline.run`.
         """
         self.watcher.stop()
-        self._verifying.stop()
-        self._packing.stop()
+        self._upkeep.stop()
         self.land(list(self.lanes.finish()), stopping=True)
         waiting = [due.rel for due in self.settler.drain()]
         rels = list(dict.fromkeys([*waiting, *self.patrol.rescan.walk().changed]))
