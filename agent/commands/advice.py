@@ -23,8 +23,8 @@ _BY_GRADE = {
 }
 _FULL = "free space on the disk of the backups"
 _OF_PART = {  # of a folder with other files, which a command for the folder would touch as well
-    Grade.MISSING: "`backup-agent restore {name} --dry-run` shows what that would put back, all in all",
-    Grade.CORRUPT: "`backup-agent restore {name} --dry-run` shows what that would put back, all in all; or"
+    Grade.MISSING: "`backup-agent restore {name} --dry-run` shows all that it would put back",
+    Grade.CORRUPT: "`backup-agent restore {name} --dry-run` shows all that it would put back; or"
     " `backup-agent check --heal` before the bot starts",
 }
 
