@@ -23,8 +23,9 @@ class OriginalsKeeper:
     ws: Workspace
     originals: Originals
     digests: dict[str, bytes] = field(default_factory=dict)  # of the originals, by rel
-    linked: set[str] = field(default_factory=set)
-    read_back: set[str] = field(default_factory=set)  # files whose newest good snapshot was made, and so read back, now
+    copied: set[str] = field(default_factory=set)  # of these it is a file of its own; of the others their snapshot
+    unread: set[str] = field(default_factory=set)  # of these no snapshot was made, and so read back, now
+    snapshot_count: int = 0
     good_count: int = 0
     never_good: list[str] = field(default_factory=list)
 
@@ -36,12 +37,14 @@ class OriginalsKeeper:
             if damaged and not restore_candidates(look.snapshots):
                 self.never_good.append(look.rel)
         self.good_count += len(good)
+        self.unread.update(look.rel for look in seen)
         self._copy([look for look in seen if not self._will_be_linked(look)], staging)
         return [look for look in good if look.outcome is None]
 
     def after(self, looks: Sequence[Look], staging: StagingFolder) -> None:
         published = {look.rel: look.published.name for look in looks if look.published is not None}
-        self.read_back |= published.keys()
+        self.unread -= published.keys()
+        self.snapshot_count += len(published)
         waiting = [look for look in looks if look.rel not in self.digests]
         links = {look.rel: published[look.rel] for look in waiting if look.rel in published}
         try:
@@ -49,12 +52,16 @@ class OriginalsKeeper:
         except OSError:  # no links here: copies serve as well
             self._copy(waiting, staging)
             return
-        self.linked |= links.keys() - set(known)
+        self.copied.update(known)
         for look in waiting:
             if look.rel in links and look.capture is not None:
                 self.digests[look.rel] = bytes.fromhex(look.capture.digest)
         self._learn(known)
         self._copy([look for look in waiting if look.rel not in links], staging)
+
+    def has_read_back(self, rel: str) -> bool:
+        """Whether the newest good snapshot of `rel` was made now."""
+        return rel in self.digests and rel not in self.unread
 
     def _will_be_linked(self, look: Look) -> bool:
         if self.ws.config.backup.compression != "none" or look.outcome is not None:
@@ -67,6 +74,7 @@ class OriginalsKeeper:
             for look in looks:
                 if look.capture is not None:
                     staged.append(self.originals.stage(look.capture, staging))
+                    self.copied.add(look.rel)
                     self.digests[look.rel] = bytes.fromhex(look.capture.digest)
             self._learn(self.originals.keep(staged, staging))
         finally:

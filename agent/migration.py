@@ -8,8 +8,6 @@ by itself, before its gate; `backup-agent migrate` does it for a person.
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 
 from agent.causes import error_fields
 from agent.core.decide import restore_candidates
@@ -174,7 +172,7 @@ class Migration:
                 break
             self.pause(self.ws.config.watch.debounce_s)  # they were written a moment ago
         summary.originals_in, summary.originals = originals.folder, len(kept.digests)
-        summary.good, summary.snapshots = kept.good_count, len(kept.read_back)
+        summary.good, summary.snapshots = kept.good_count, kept.snapshot_count
         for rel in kept.never_good if not self.stopping() else ():
             self._mend(rel, summary)
         return kept
@@ -228,17 +226,15 @@ class Migration:
 
     def _verify(self, originals: Originals, kept: OriginalsKeeper, summary: Summary) -> None:
         """Read back the newest good snapshot of every file, and every original, but what just was when it was made."""
-        unseen = set(self._files(summary))
-        for rel, snapshots in groupby(self.ws.catalog.all_snapshots(), attrgetter("rel")):
-            good = [snapshot for snapshot in snapshots if snapshot.grade is Grade.GOOD]
-            if good and rel in unseen:
-                unseen.remove(rel)
-                whole = rel in kept.read_back or self.ws.store.is_intact(good[-1])
-                self._tick(summary, good[-1].name, whole=whole)
-        for rel in sorted(unseen - summary.left.keys()):
-            summary.left[rel] = str(Grade.UNREADABLE)  # it came after the gate, or nobody was told of its look
+        for rel in self._files(summary):
+            if kept.has_read_back(rel):
+                summary.verified += 1
+            elif (newest := self.ws.catalog.newest(rel, Grade.GOOD)) is not None:
+                self._tick(summary, newest.name, whole=self.ws.store.is_intact(newest))
+            elif rel not in summary.left:
+                summary.left[rel] = str(Grade.UNREADABLE)  # it came after the gate, or nobody was told of its look
         for rel, digest in kept.digests.items():
-            whole = rel in kept.linked or originals.digest(rel) == digest.hex()
+            whole = rel not in kept.copied or originals.digest(rel) == digest.hex()
             self._tick(summary, f"{originals.folder}/{rel}", whole=whole)
 
     def _tick(self, summary: Summary, name: str, *, whole: bool) -> None:
