@@ -213,6 +213,8 @@ class Agent:
         self.known = dict.fromkeys(self.states, -1)
         self.next_rescan = self.world.mono + RESCAN_S
         self.started_at = now = self.world.mono
+        if not self.world.is_mounted:
+            self.obstacle_at = now  # nothing is looked at now, and a return before the next round is not seen
         for rel in [rel for rel, live in self.world.files.items() if live.content or rel in self.states]:
             if self.world.is_mounted:
                 self.take(Due(rel, True, now), at_gate=True)
