@@ -253,13 +253,8 @@ class Pipeline:
         news = look.is_news(grade)
         self._looker.set_state(look, grade)
         if isinstance(decision, Publish):
-            look.end(
-                Ending.PUBLISHED if grade is Grade.GOOD else Ending.HELD,
-                grade=grade,
-                snapshot=look.published,
-                problems=problems,
-                rolled_back_to=decision.rolled_back_to,
-            )
+            ending, earlier = Ending.PUBLISHED if grade is Grade.GOOD else Ending.HELD, decision.rolled_back_to
+            look.end(ending, grade=grade, snapshot=look.published, problems=problems, rolled_back_to=earlier)
         elif isinstance(decision, Unchanged):
             ending = Ending.UNCHANGED if grade is Grade.GOOD else Ending.HELD
             look.end(ending, grade=grade, problems=problems, is_news=news)
