@@ -1,10 +1,12 @@
 """What is kept of the files of a migration before anything is done about them: their originals."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.core.decide import Publish, restore_candidates
 from agent.core.model import Grade
+from agent.disk.capture import Capture
 from agent.disk.originals import Original, Originals
 from agent.disk.staging import StagingFolder
 from agent.look import Look
@@ -36,7 +38,7 @@ class OriginalsKeeper:
             damaged = look.result is not None and look.result.grade in DAMAGED
             if damaged and not restore_candidates(look.snapshots):
                 self.never_good.append(look.rel)
-        self.good_count += len(good)
+        self.good_count += sum(look.rel not in self.unread for look in good)  # once, however often it is looked at
         self.unread.update(look.rel for look in seen)
         self._copy([look for look in seen if not self._will_be_linked(look)], staging)
         return [look for look in good if look.outcome is None]
@@ -72,14 +74,31 @@ class OriginalsKeeper:
         staged: list[Original] = []
         try:
             for look in looks:
-                if look.capture is not None:
-                    staged.append(self.originals.stage(look.capture, staging))
+                if look.capture is not None and (original := self._stage(look, look.capture, staging)) is not None:
+                    staged.append(original)
                     self.copied.add(look.rel)
                     self.digests[look.rel] = bytes.fromhex(look.capture.digest)
             self._learn(self.originals.keep(staged, staging))
         finally:
             for original in staged:
                 original.staged.discard()
+
+    def _stage(self, look: Look, caught: Capture, staging: StagingFolder) -> Original | None:
+        """A large capture is its snapshot by now; None where it became none: the file is looked at once more."""
+        if isinstance(caught.content, bytes) or not caught.content.is_closed:
+            return self.originals.stage(caught, staging)
+        if look.published is None:
+            return None
+        staged = staging.create()
+        is_whole = False
+        try:
+            is_whole = self.ws.store.copy_into(look.published, staged)
+        finally:
+            if not is_whole:
+                staged.discard()
+        if not is_whole:
+            raise OSError(errno.EIO, "the snapshot does not come back as it was written", look.published.name)
+        return Original(look.rel, staged)
 
     def _learn(self, known: Sequence[str]) -> None:
         """A run that was cut short had these: what it kept are the originals."""

@@ -12,17 +12,21 @@ import pytest
 from bench import DAMAGE, USERS, Bench, document
 
 from agent import obstacles
-from agent.core.model import Grade
+from agent.core.model import Grade, Snapshot
+from agent.disk.draft import Refused
 from agent.disk.pause import begin_pause
-from agent.disk.walk import Batch, Skipped, SkipReason, walk_in_batches
+from agent.disk.publish import Batch
+from agent.disk.walk import Batch as WalkedBatch
+from agent.disk.walk import Skipped, SkipReason, walk_in_batches
 from agent.migration import Migration, is_done, is_first_start, migrate_first
 from agent.obstacles import MigrationRefusedError, refuse_unfit
-from agent.outcome import Outcome
+from agent.outcome import Ending, Outcome
 from agent.recover import recover
 from agent.rescan import Findings, Rescan
 from agent.summary import Summary
 
 OLDER = "users_backup_2024-01-01T12-00-00-000Z.json"
+LARGE = document(1, 150_000)  # beyond what is held in memory
 OLD_TAIL = document(1) + b'"}}'
 SCHEMA = """
 files:
@@ -129,6 +133,43 @@ def test_where_a_snapshot_cannot_be_the_original_a_copy_is_kept(
     assert (summary.originals, summary.verified, summary.left) == (1, 2, {})
     assert links_to_originals(bench, summary) == [1]
     assert tree(bench.backups / str(summary.originals_in)) == {USERS: document(1)}
+
+
+def test_original_of_a_large_file_is_a_copy_of_its_snapshot_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr("agent.disk.originals.link_new", refuses)
+    bench = taken_over(tmp_path, users=LARGE, small=document(1))
+
+    summary = migrate(bench)
+
+    assert (summary.originals, summary.verified, summary.left) == (2, 4, {})
+    assert tree(bench.backups / str(summary.originals_in)) == {USERS: LARGE, "small.json": document(1)}
+
+
+def test_large_file_whose_snapshot_was_refused_is_looked_at_again_for_its_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy that was checked went with the snapshot that it did not become."""
+    told: list[Outcome] = []
+    bench = taken_over(tmp_path, users=LARGE)
+    finish = Batch.finish
+
+    def once(self: Batch) -> list[Snapshot | Refused]:
+        monkeypatch.setattr(Batch, "finish", finish)
+        self.discard()
+        raise OSError(errno.EIO, "journal")
+
+    monkeypatch.setattr(Batch, "finish", once)
+    summary = migration(bench, told).run()
+
+    assert summary is not None
+    assert [o.ending for o in told][:2] == [Ending.REFUSED, Ending.PUBLISHED]
+    assert tree(bench.backups / str(summary.originals_in)) == {USERS: LARGE}
+    assert is_done(bench.ws)
 
 
 def test_snapshot_whose_original_the_disk_refuses_is_known_all_the_same(
@@ -361,7 +402,7 @@ def walks_that_hide(monkeypatch: pytest.MonkeyPatch, rel: str, *, times: int) ->
     """The disk gives no answer about `rel` for so many walks."""
     left = [times]
 
-    def walk(*args: Any, **options: Any) -> Iterator[Batch]:
+    def walk(*args: Any, **options: Any) -> Iterator[WalkedBatch]:
         for batch in walk_in_batches(*args, **options):
             if left[0] == 0 or rel not in dict(batch.found):
                 yield batch

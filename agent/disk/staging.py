@@ -38,6 +38,10 @@ class StagedFile:
         return os.path.join(self.folder.path, self.name)
 
     @property
+    def is_closed(self) -> bool:
+        return self.fd < 0
+
+    @property
     def complete_name(self) -> str:
         """The name that `mark_complete` gives it."""
         return self.name.removesuffix(_PART_SUFFIX).removesuffix(TEMP_SUFFIX) + TEMP_SUFFIX
