@@ -94,7 +94,7 @@ class Pipeline:
             return look
         try:
             size = os.stat(due.rel, dir_fd=root_fd, follow_symlinks=False).st_size
-            thinned, _ = make_room(self._ws, size, locks=portion.locks, held={due.rel})
+            thinned, _ = make_room(self._ws, size, locks=portion.locks, held={due.rel} | portion.not_good())
         except OSError:
             return look  # it is told already that there is no room
         if thinned:

@@ -57,8 +57,8 @@ class Portion:
         return self._held_bytes > _HELD_MAX_BYTES or len(self.looks) == PORTION_FILES
 
     def not_good(self) -> set[str]:
-        """Return the files whose good snapshots are held."""
-        return {look.rel for look in self.going_on if look.result and look.result.grade is not Grade.GOOD}
+        """Return the files whose good snapshots are held; the catalog knows of them only later."""
+        return {look.rel for look in self.looks if _seen(look) not in (None, Grade.GOOD)}
 
     def close(self) -> None:
         """The files are free for others; copies that did not become snapshots are gone.  A second time is harmless."""
@@ -67,3 +67,12 @@ class Portion:
                 self.batch.discard()
             for look in self.looks:
                 look.discard()
+
+
+def _seen(look: Look) -> Grade | None:
+    """How the file is; None when the look did not come to tell."""
+    if look.result is not None:
+        return look.result.grade
+    if look.outcome is None:
+        return Grade.MISSING
+    return look.state.grade if look.state is not None else look.outcome.grade

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench import USERS, Bench, document
+from bench import DAMAGE, USERS, Bench, document
 from test_record import Book
 
 from agent.core.model import Grade
@@ -96,3 +96,19 @@ def test_a_space_budget_makes_room_for_the_look_with_old_copies_of_others(
     assert outcome.thinned_count == 2
     assert len(bench.stored(USERS)) == 1
     assert len(bench.stored(BIG)) == 2
+
+
+def test_room_for_a_look_is_never_made_of_a_file_that_the_same_batch_found_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, "backup: {min_free: 1MB}")
+    for number in range(3):
+        bench.protect(document(number, 100_000))
+    disk = Disk(bench, monkeypatch, 0)
+    disk._size = 2_000_000 - disk.free()
+    bench.write(DAMAGE)
+    bench.write(LARGE, BIG)
+    damaged, big = bench.look(USERS, BIG)
+
+    assert (damaged.ending, big.ending) == (Ending.DAMAGED, Ending.REFUSED)
+    assert len(bench.stored(USERS)) == 3

@@ -167,6 +167,22 @@ def test_budget_counts_what_the_same_batch_needs(tmp_path: Path) -> None:
     assert all(isinstance(o.error, SpaceBudgetError) for o in refused)
 
 
+@pytest.mark.parametrize("is_believed", [False, True])
+def test_room_is_never_made_of_a_file_that_the_same_batch_found_missing(tmp_path: Path, is_believed: bool) -> None:
+    size = len(document(10, 100))
+    bench = Bench(tmp_path, f"backup: {{max_total_size: {size * 4 + 200}B}}")
+    for number in range(10, 13):
+        bench.protect(document(number, 100))
+    for rel in ("a.json", "b.json"):
+        bench.write(document(10, 100), rel)
+    (bench.data / USERS).unlink()
+
+    outcomes = bench.look(USERS, "a.json", "b.json", waited_s=60 if is_believed else 0)
+
+    assert [o.ending for o in outcomes[1:]] == [Ending.PUBLISHED, Ending.REFUSED]
+    assert len(bench.stored()) == 3
+
+
 def test_large_state_that_is_on_the_disk_already_is_not_counted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
