@@ -118,6 +118,9 @@ class Looker:
                 return look
             self.set_state(look, Grade.UNREADABLE)
             look.end(Ending.UNREADABLE, error=error, is_news=look.is_news(Grade.UNREADABLE))
+        except BaseException:
+            look.discard()
+            raise
         return look
 
     def _capture(self, look: Look, root_fd: int, staging: StagingFolder, *, at_gate: bool) -> Capture | NotCaptured:

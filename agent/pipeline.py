@@ -60,8 +60,10 @@ class Pipeline:
             while more:
                 portion = Portion(self._ws)
                 try:
-                    more = self._look_at(waiting, portion, at_gate=at_gate)
-                    yield from self._finish(on_its_way, keeper)
+                    try:
+                        more = self._look_at(waiting, portion, at_gate=at_gate)
+                    finally:  # what is on its way may be gone from the data folder by now
+                        yield from self._finish(on_its_way, keeper)
                     if portion.looks and keeper is not None:
                         portion.going_on = keeper.before(portion.looks, portion.staging)
                     self._publish(portion, reason)

@@ -1,4 +1,5 @@
 import os
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from bench import DAMAGE, USERS, Bench, document
 
 from agent.core.decide import LeftWhy
 from agent.core.errors import SpaceBudgetError
-from agent.core.model import Grade, HealAction, Reason
+from agent.core.model import FileState, Grade, HealAction, Reason, Snapshot
 from agent.core.settle import Due
 from agent.disk.draft import Draft
 from agent.disk.publish import Batch
@@ -311,6 +312,55 @@ def test_file_is_free_for_others_once_its_outcome_is_told(tmp_path: Path, monkey
             seen.append((outcome.rel, outcome.ending, locks.take(outcome.rel)))
 
     assert seen == [(rel, Ending.PUBLISHED, True) for rel in rels]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), sqlite3.OperationalError("disk I/O error")])
+def test_portion_on_its_way_arrives_when_the_next_one_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What was captured may be gone from the data folder by now, which may be why: the copy is all there is."""
+    monkeypatch.setattr("agent.portion.PORTION_FILES", 2)
+    bench = Bench(tmp_path)
+    rels = [f"{n}.json" for n in range(6)]
+    for rel in rels:
+        bench.write(document(1), rel)
+    told: list[Outcome] = []
+    looked = bench.ws.catalog.file
+
+    def fails_at_the_fourth(rel: str) -> FileState | None:
+        if rel == rels[3]:
+            raise error
+        return looked(rel)
+
+    monkeypatch.setattr(bench.ws.catalog, "file", fails_at_the_fourth)
+    dues = [Due(rel, quiet=True, first_at=0.0) for rel in rels]
+    with pytest.raises(type(error)):
+        told.extend(bench.pipeline.outcomes(dues, Reason.CHANGE))
+    monkeypatch.undo()
+
+    assert [(o.rel, o.ending) for o in told] == [(rel, Ending.PUBLISHED) for rel in rels[:2]]
+    assert [bench.stored(rel) for rel in rels[:3]] == [[document(1)], [document(1)], []]
+    assert os.listdir(bench.backups / ".agent" / "staging") == []
+
+
+def test_look_that_the_catalog_cuts_short_leaves_no_copy_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.write(document(1, 150_000))
+    bench.write(document(1, 10_000), "middling.json")
+    descriptors = set(os.listdir("/proc/self/fd"))
+
+    def fails(_: str) -> Sequence[Snapshot]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(bench.ws.catalog, "snapshots", fails)
+    for rel in (USERS, "middling.json"):
+        with pytest.raises(sqlite3.OperationalError):
+            bench.look(rel)
+
+    assert os.listdir(bench.backups / ".agent" / "staging") == []
+    assert set(os.listdir("/proc/self/fd")) <= descriptors  # fewer, where an earlier bench went meanwhile
 
 
 def test_portion_on_its_way_leaves_nothing_behind_when_nobody_wants_the_rest(
