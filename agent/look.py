@@ -1,10 +1,10 @@
 """One look at one data file: capture, check, decide.  Nothing is changed by it."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from agent.checks import check
@@ -17,6 +17,7 @@ from agent.core.settle import Due
 from agent.disk.atomic import is_disk_full
 from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
 from agent.disk.draft import size_of
+from agent.disk.presence import is_absent
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
@@ -94,7 +95,7 @@ class Looker:
         self._ws = ws
         self._prepares = prepares
         self._absences: tuple[int, int] = (0, 0)  # of how many known files
-        self._absences_hold_until = 0.0
+        self._absences_at = self._absences_hold_until = -inf
 
     def look(self, root_fd: int, staging: StagingFolder, due: Due, *, at_gate: bool, locked: bool) -> Look:
         """Return what was seen of a file and what is to be done; the caller discards its capture."""
@@ -216,16 +217,17 @@ class Looker:
             return
         look.snapshots = ws.catalog.snapshots(look.rel)
         at = Circumstances(ws.clock.utc(), quiet=True, at_gate=at_gate, paused=ws.pause() is not None)
-        mass = self._is_mass_absence(root_fd)
+        mass = self._is_mass_absence(root_fd, -inf if at_gate else look.due.first_at)
         look.decision = decide_missing(past, look.snapshots, ws.heal_policy(look.rule), at, mass=mass)
 
-    def _is_mass_absence(self, root_fd: int) -> bool:
+    def _is_mass_absence(self, root_fd: int, gone_since: float) -> bool:
         """Whether most of the files went at once, or the folder is not the one that held them."""
         began = self._ws.clock.monotonic()
-        if began >= self._absences_hold_until:
+        if began >= self._absences_hold_until or gone_since > self._absences_at:
+            self._absences_at = began
             self._absences = self._count_absences(root_fd)
             now = self._ws.clock.monotonic()
-            # One count serves the files that went with this one: thousands may be asked about.
+            # One count serves the files that went with this one, or before: thousands may be asked about.
             self._absences_hold_until = now + max(_COUNT_HOLDS_S, _COUNT_FACTOR * (now - began))
         return is_mass_absence(*self._absences) or not self._ws.is_known_root(root_fd)
 
@@ -237,7 +239,7 @@ class Looker:
                 if state.grade is Grade.MISSING and not state.is_mass_loss:
                     continue
                 known += 1
-                absent += not _is_there(root_fd, state.rel)
+                absent += is_absent(state.rel, root_fd)
         return absent, known
 
     def _end_missed(self, look: Look, missed: NotCaptured) -> None:
@@ -276,16 +278,6 @@ class Looker:
 
     def _now_ns(self) -> int:
         return int(self._ws.clock.utc().timestamp() * 1e9)
-
-
-def _is_there(root_fd: int, rel: str) -> bool:
-    try:
-        os.stat(rel, dir_fd=root_fd, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True  # an error is not an absence
-    return True
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -139,6 +139,28 @@ def test_mass_absence_is_left_even_where_files_are_required(tmp_path: Path) -> N
     outcomes = bench.lose(*rels)
 
     assert {o.left_why for o in outcomes} == {LeftWhy.MASS}
+
+
+def test_count_of_absent_files_that_took_long_says_nothing_of_a_file_that_went_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, "files: [{path: users.json, required: true}, {path: bank.json, required: true}]")
+    rels = [USERS, "bank.json", "shop.json", "pets.json", "more.json"]
+    for rel in rels:
+        bench.protect(document(1), rel)
+    pages = bench.ws.catalog.file_pages
+
+    def slow() -> Iterator[list[FileState]]:
+        bench.clock.advance(2)
+        yield from pages()
+
+    monkeypatch.setattr(bench.ws.catalog, "file_pages", slow)
+    assert bench.lose(USERS)[0].ending is Ending.DAMAGED
+    for rel in rels[1:]:
+        (bench.data / rel).unlink()
+    bench.clock.advance(6)
+
+    assert bench.look("bank.json", waited_s=6)[0].left_why is LeftWhy.MASS
 
 
 def test_files_that_went_one_by_one_long_ago_are_no_mass_absence(tmp_path: Path) -> None:

@@ -16,6 +16,17 @@ def is_there(path: str) -> bool:
     return _mode(path, follow=False) is not None
 
 
+def is_absent(name: str, folder_fd: int) -> bool:
+    """Whether the folder certainly has nothing of this name: an error is not an absence."""
+    try:
+        os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def is_folder(path: str) -> bool:
     """Whether it is a folder, or a link to one.
 
