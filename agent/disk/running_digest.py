@@ -1,5 +1,6 @@
 """The digest of a file that is still being written: a thread of its own reads what is there so far."""
 
+import errno
 import hashlib
 import os
 from threading import Condition, Thread
@@ -12,7 +13,7 @@ class RunningDigest:
 
     def __init__(self, fd: int) -> None:
         self._fd, self._hasher = fd, hashlib.sha256()
-        self._there, self._is_over = 0, False
+        self._there, self._done, self._is_over = 0, 0, False
         self._news = Condition()
         self._error: OSError | None = None
         self._thread = Thread(target=self._follow, name="digest", daemon=True)
@@ -33,6 +34,8 @@ class RunningDigest:
         self._finish()
         if self._error is not None:
             raise self._error
+        if self._done != self._there:
+            raise OSError(errno.EIO, f"{self._done} of {self._there} bytes came back of a copy")
         return self._hasher.hexdigest()
 
     def abandon(self) -> None:
@@ -48,18 +51,19 @@ class RunningDigest:
         self._thread.join()
 
     def _follow(self) -> None:
-        done = 0
         while True:
             with self._news:
-                while self._there <= done and not self._is_over:
+                while self._there <= self._done and not self._is_over:
                     self._news.wait()
                 there = self._there
-            if there <= done:
+            if there <= self._done:
                 return
             try:
-                chunk = os.pread(self._fd, min(_CHUNK_BYTES, there - done), done)
+                chunk = os.pread(self._fd, min(_CHUNK_BYTES, there - self._done), self._done)
             except OSError as error:
                 self._error = error
                 return
+            if not chunk:
+                return
             self._hasher.update(chunk)
-            done += len(chunk)
+            self._done += len(chunk)
