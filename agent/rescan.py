@@ -114,7 +114,8 @@ class Rescan:
     def _compare(self, folder: str, seen: dict[str, int], known: KnownFolder | None, findings: Findings) -> Steps[None]:
         """Add to `findings` what differs in one folder; `seen` is used up."""
         findings.files += len(seen)
-        digest = digest_of(seen)
+        # Those that the config leaves out are not missed: with another one nothing is known of the folder.
+        digest = digest_of(seen, key=self._ws.config.selection.fingerprint)
         if known is not None and known.digest == digest:
             if self._unseen:
                 findings.changed += [rel for rel in seen if rel in self._unseen]
@@ -144,8 +145,7 @@ class Rescan:
         return sorted(rel for rel in missing if not f"{rel}/".startswith(hiding))
 
 
-def digest_of(seen: dict[str, int]) -> bytes:
+def digest_of(seen: dict[str, int], *, key: bytes = b"") -> bytes:
     """Return the digest of what a walk saw in a folder, in this order; the same in every process."""
-    return hashlib.blake2b(
-        marshal.dumps(seen, 0), digest_size=16
-    ).digest()  # later versions tell how often a text is used
+    text = marshal.dumps(seen, 0)  # later versions tell how often a text is used
+    return hashlib.blake2b(text, digest_size=16, key=key).digest()

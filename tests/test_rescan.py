@@ -10,6 +10,7 @@ from bench import USERS, Bench, document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.config import load_config
 from agent.config.selection import Selection
 from agent.core.model import FileState, Grade
 from agent.disk import walk
@@ -222,6 +223,26 @@ def test_folder_that_is_gone_leaves_its_files_missing(tmp_path: Path) -> None:
     shutil.rmtree(bench.data / "sub")
 
     assert rescan.walk().missing == ["sub/b.json", "sub/c.json", "sub/deep/d.json"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rels"), [("sub/b.json", ["sub/b.json"]), ("sub/**", ["sub/b.json", "sub/c.json"])]
+)
+def test_file_that_went_while_the_config_left_it_out_is_missing_when_it_counts_again(
+    tmp_path: Path, pattern: str, rels: list[str]
+) -> None:
+    bench = Bench(tmp_path)
+    rescan, before = known_tree(bench), bench.ws.config
+    bench.config.write_text(f"{bench.config.read_text()}watch: {{exclude: [{pattern}]}}\n")
+    bench.ws.adopt_config(load_config(str(bench.config), None, {}))
+    rescan.walk()
+    for rel in rels:
+        (bench.data / rel).unlink()
+    rescan.walk()
+
+    bench.ws.adopt_config(before)
+
+    assert rescan.walk().missing == Rescan(bench.ws).walk().missing == rels
 
 
 def test_file_that_a_command_forgot_is_new_though_it_did_not_change(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Everything here works on text alone.  A `rel` may hold any character a Linux pat
 included, so every wildcard matches those too.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -92,6 +93,8 @@ class Selection:
         reserved: Sequence[str],
     ) -> None:
         self.named = frozenset(named)
+        wishes = [sorted(wish) for wish in (include, exclude, required, named, reserved)]
+        self.fingerprint = hashlib.blake2b(repr(wishes).encode(errors="surrogatepass"), digest_size=16).digest()
         self._parents_of_named = {parent for name in named for parent in _parents(name)}
         included, excluded = compile_globs([*include, *required]), compile_globs(exclude, whole_folders=True)
         self._chosen = re.compile(rf"(?!(?:{excluded.pattern})\Z)(?:{included.pattern})", re.DOTALL).fullmatch
