@@ -157,8 +157,8 @@ class Rounds:
         small: list[Due] = []
         for due in self.settler.due(now, limit=PORTION_FILES):
             if not self._config.is_data_file(due.rel):
-                self.patrol.rescan.forget(due.rel)  # a reload has excluded it
-            elif due.rel in busy:
+                continue  # a reload has excluded it
+            if due.rel in busy:
                 self.settler.retry(due.rel, at=now + _AGAIN_S, first_at=due.first_at)
             elif self.pipeline.is_heavy(due.rel):
                 self._look([due], quick=False)

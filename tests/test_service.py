@@ -13,7 +13,8 @@ from bench import DAMAGE, USERS, Bench, document
 
 import agent.compaction as compaction_module
 from agent.announce import Announcer
-from agent.core.model import FileState
+from agent.config import load_config
+from agent.core.model import FileState, Grade
 from agent.disk.catalog import Catalog
 from agent.logs import configure_logs
 from agent.metrics import Metrics
@@ -101,6 +102,30 @@ def test_folder_that_went_and_came_back_is_guarded_again(days: Days) -> None:
     days.pass_s(60)
 
     assert bench.stored() == [document(2), document(1)]
+
+
+def test_file_that_was_pending_when_the_config_left_it_out_is_missed_when_it_counts_again(days: Days) -> None:
+    bench, rounds = days.bench, days.rounds
+    for rel in ("a.json", "b.json"):
+        bench.write(document(1), rel)
+    days.pass_s(60)
+    before, text = bench.ws.config, bench.config.read_text()
+    bench.config.write_text(text.replace("{mode: polling}", "{mode: polling, exclude: [a.json]}"))
+    bench.write(document(2), "a.json")
+    rounds.settler.note("a.json", bench.clock.monotonic())
+    bench.ws.adopt_config(load_config(str(bench.config), None, {}))
+    rounds.adopt_config(before)
+    days.pass_s(60)
+    (bench.data / "a.json").unlink()
+
+    left_out = bench.ws.config
+    bench.ws.adopt_config(before)
+    rounds.adopt_config(left_out)
+    days.pass_s(60)
+
+    state = bench.ws.catalog.file("a.json")
+    assert state is not None
+    assert state.grade is Grade.MISSING
 
 
 def test_portion_that_is_safe_is_told_of_although_the_catalog_fails_in_a_later_one(
