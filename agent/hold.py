@@ -22,7 +22,8 @@ _OPENING = "opening"  # the back-off key of everything before the first round
 class Hold:
     """Lock and workspace, tried for until they can be had; `ws` is there after `take`.
 
-    `about` is what commands may know of this daemon.
+    `is_in_order` says whether the catalog agrees with the folder: before, no state can be judged by it.  `about` is
+    what commands may know of this daemon.
     """
 
     ws: Workspace
@@ -38,6 +39,7 @@ class Hold:
         self._config, self._clock = config, clock
         self._patience, self._announce, self._about = patience, announce, about
         self._backoff = BackOff()
+        self.is_in_order = False
 
     def take(self) -> bool:
         """Open workspace and lock; False when told to stop before.
@@ -63,12 +65,13 @@ class Hold:
         return False
 
     def recover(self) -> None:
-        """Finish what a crash cut short; the catalog agrees with the folder."""
-        self.ws.is_doubtful = True  # until it has
+        """Finish what a crash cut short; the catalog agrees with the folder, unless told to stop before."""
+        self.ws.is_doubtful, self.is_in_order = True, False  # until it has
         while not self._patience.stop_asked:
             try:
                 done = recover(self.ws, self._patience.goes_on)
                 self._announce.recovered(done, done.lost_catalog)
+                self.is_in_order = not self._patience.stop_asked  # else it may have been cut short
                 return
             except (OSError, sqlite3.Error) as error:
                 self.wait_after("recovery_failed", error)

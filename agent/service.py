@@ -144,6 +144,8 @@ class Service:
 
     def _start(self) -> None:
         """Take the folder over, pass the gate, announce readiness."""
+        if self._patience.stop_asked:
+            return
         self._migrate()
         self._pass_gate()
         if self._patience.stop_asked:
@@ -263,8 +265,11 @@ class Service:
 
     def _flush(self, ended: threading.Event) -> None:
         try:
-            self._rounds.last_snapshots()
-            mark_clean(self._ws)
+            if self._hold.is_in_order:
+                self._rounds.last_snapshots()
+                mark_clean(self._ws)
+            else:
+                self._log.warning("last_snapshots_left", hint="the next start looks at every file that changed")
         except FAILURES as error:
             self._patience.trouble("shutdown_flush_failed", error, self._config.backup_dir)
         finally:

@@ -4,11 +4,12 @@ import errno
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from bench import Bench
+from bench import Bench, document
 
 from agent.announce import Announcer
 from agent.config import Config
@@ -18,7 +19,9 @@ from agent.logs import configure_logs
 from agent.metrics import Metrics
 from agent.patience import Patience
 from agent.record import Recorder
+from agent.recover import Recovered, recover
 from agent.service import Service
+from agent.workspace import Workspace
 
 
 def test_start_that_takes_long_says_every_few_seconds_how_far_it_is(tmp_path: Path) -> None:
@@ -78,3 +81,34 @@ def test_reload_that_cannot_read_anything_leaves_the_agent_running(tmp_path: Pat
     service._reload_config()
 
     assert "config_reload_failed" in log.getvalue()
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_stop_before_the_catalog_agrees_with_the_folder_takes_no_snapshot_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_first: bool
+) -> None:
+    """A collapsed file was published as good, because none of its good snapshots was known yet."""
+    bench = Bench(tmp_path, "watch: {mode: polling}")
+    bench.protect(document(1))
+    bench.ws.close()
+    for path in bench.backups.glob(".agent/catalog*"):
+        path.unlink()
+    bench.write(b"{}")
+    service = Service(bench.ws.config, Metrics("1"), bench.clock, reload=lambda: bench.ws.config, apply=lambda _: None)
+
+    def stopped(ws: Workspace, go_on: Callable[[], bool]) -> Recovered:
+        service._patience.stop_asked = True
+        return recover(ws, go_on)
+
+    monkeypatch.setattr("agent.hold.recover", stopped)
+    assert service._hold.take()
+    service._ws = service._hold.ws
+    service._patience.stop_asked = comes_first
+    assert service._prepare()
+    service._start()
+    service._shut_down()
+    service._hold.give_up()
+
+    bench.open()
+    recover(bench.ws)
+    assert bench.stored() == [document(1)]
