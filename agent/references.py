@@ -157,16 +157,19 @@ def know_references(ws: Workspace) -> None:
 
 
 def learn_references(ws: Workspace) -> None:
-    """The catalog knows the references that are there and no others.
+    """The catalog knows the references that are there and no others, but for those that somebody works with.
 
     Raises:
         OSError: the disk does not tell.
     """
     there = dict(_found(ws))
     for rel in ws.catalog.referenced_files():
-        for name in ws.catalog.references(rel):
-            if name not in there and stored_bytes(ws.store.path, name) is None:  # a command makes them too
-                ws.catalog.forget_reference(rel, name)
+        with ws.locks.session() as locks:
+            if not locks.take(references_lock(rel)):  # one that is just being made is known before it is there
+                continue
+            for name in ws.catalog.references(rel):
+                if name not in there and stored_bytes(ws.store.path, name) is None:  # a command makes them too
+                    ws.catalog.forget_reference(rel, name)
     for name, (rel, size) in there.items():
         ws.catalog.add_reference(rel, name, size)
 

@@ -27,7 +27,7 @@ from agent.disk.references import note_of, notes_of
 from agent.erase import Fate, erase
 from agent.pack import Packed, pack_file
 from agent.recover import recover
-from agent.references import drop_unneeded, look
+from agent.references import drop_unneeded, learn_references, look, references_lock
 from agent.rotation import delete, make_room
 from agent.verify import Verifier
 from agent.verify_report import Report
@@ -295,6 +295,20 @@ def test_a_reference_whose_making_is_cut_short_is_known_to_an_erasure(
 
     assert forget
     assert bench.ws.catalog.references(USERS) == [f"_reference/{p.name}" for p in reference_files(bench)]
+
+
+def test_a_reference_that_is_being_made_is_not_forgotten_by_a_look_at_the_shelf(tmp_path: Path) -> None:
+    """It would come to be behind the back of the erasure that looks, and keep the record."""
+    bench = Bench(tmp_path)
+    name = f"_reference/{USERS.replace('.', '_reference_2026-01-01T00-00-00-000Z.')}.zst"
+    with bench.ws.locks.session() as maker:
+        assert maker.take(references_lock(USERS))
+        bench.ws.catalog.add_reference(USERS, name, 1)
+        learn_references(bench.ws)
+
+    assert bench.ws.catalog.references(USERS) == [name]
+    learn_references(bench.ws)
+    assert bench.ws.catalog.references(USERS) == []
 
 
 def test_a_reference_that_never_came_to_be_is_forgotten(bench: Bench) -> None:
