@@ -45,20 +45,32 @@ def rotate_departed(ws: Workspace) -> Iterator[tuple[str, int]]:
     """Carry out what rotation plans for files that are gone; yield each of which snapshots went, and how many.
 
     Raises:
-        OSError: the data folder is not there, or some could not be deleted.
+        OSError: the data folder is not there; or, once all others were seen to, what the disk refused of one.
     """
+    failure: OSError | None = None
     with ws.data_root() as root_fd:
         if not ws.is_known_root(root_fd):
             return  # not mounted: nothing was deleted on purpose
         for rel in ws.catalog.not_good():
-            with ws.locks.session() as locks:
-                state = ws.catalog.file(rel) if locks.take(rel) else None
-                if state is None or state.grade is not Grade.MISSING or not _is_gone(root_fd, rel):
-                    continue
-                doomed = plan_file(ws, rel, state).delete
-                delete(ws, doomed)
-            if doomed:
-                yield rel, len(doomed)
+            try:
+                count = _rotate_one(ws, root_fd, rel)
+            except OSError as error:
+                failure = failure or error
+                continue
+            if count:
+                yield rel, count
+    if failure is not None:
+        raise failure
+
+
+def _rotate_one(ws: Workspace, root_fd: int, rel: str) -> int:
+    with ws.locks.session() as locks:
+        state = ws.catalog.file(rel) if locks.take(rel) else None
+        if state is None or state.grade is not Grade.MISSING or not _is_gone(root_fd, rel):
+            return 0
+        doomed = plan_file(ws, rel, state).delete
+        delete(ws, doomed)
+        return len(doomed)
 
 
 def _is_gone(root_fd: int, rel: str) -> bool:

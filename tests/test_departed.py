@@ -1,8 +1,10 @@
+import errno
 from pathlib import Path
 
 import pytest
 from bench import USERS, Bench, document
 
+from agent import departed
 from agent.departed import Departed, rotate_departed
 from agent.lanes import Lanes
 
@@ -60,6 +62,27 @@ def test_a_file_that_is_back_and_one_that_somebody_works_on_keep_theirs(tmp_path
     assert busy == list(rotate_departed(bench.ws)) == []
 
 
+def test_a_file_that_the_disk_does_not_tell_of_keeps_no_other_from_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(root_fd: int, rel: str) -> bool:
+        if rel == "a.json":
+            raise PermissionError(errno.EACCES, "Permission denied", rel)
+        return real(root_fd, rel)
+
+    bench, real = gone(tmp_path, KEPT, SHOP), departed._is_gone
+    bench.lose("a.json")
+    bench.clock.advance(91 * DAY_S)
+    monkeypatch.setattr(departed, "_is_gone", refuse)
+    went = list[tuple[str, int]]()
+
+    with pytest.raises(PermissionError, match=r"a\.json"):
+        went.extend(rotate_departed(bench.ws))
+
+    assert went == [(SHOP, 2)]
+    assert len(bench.stored("a.json")) == 3
+
+
 def test_another_folder_in_the_place_of_the_data_says_nothing_of_a_deletion(tmp_path: Path) -> None:
     bench = gone(tmp_path)
     with bench.ws.data_root() as root_fd:
@@ -74,11 +97,11 @@ def test_another_folder_in_the_place_of_the_data_says_nothing_of_a_deletion(tmp_
 def test_the_agent_looks_once_an_hour_and_tells_what_went(tmp_path: Path) -> None:
     bench, told, failed = gone(tmp_path), list[tuple[str, int]](), list[Exception]()
     lanes = Lanes(lambda: None)
-    departed = Departed(bench.ws, lanes, lambda rel, count: told.append((rel, count)), failed.append)
+    work = Departed(bench.ws, lanes, lambda rel, count: told.append((rel, count)), failed.append)
     bench.clock.advance(91 * DAY_S)
-    departed.turn(bench.clock.monotonic())
-    departed.turn(bench.clock.monotonic())
+    work.turn(bench.clock.monotonic())
+    work.turn(bench.clock.monotonic())
     lanes.close()
 
     assert (told, failed) == ([(SHOP, 2)], [])
-    assert departed.next_at == bench.clock.monotonic() + 3600
+    assert work.next_at == bench.clock.monotonic() + 3600
