@@ -323,3 +323,13 @@ def assert_same(bench: Bench, findings: Findings) -> None:
     assert sorted(findings.changed) == sorted(rel for rel in there if known.get(rel) != there[rel])
     assert findings.missing == sorted(known.keys() - there.keys())
     assert findings.files == len(there)
+
+
+def test_file_dated_beyond_what_the_catalog_can_count_to_is_known_once_it_was_looked_at(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    path = bench.write(document(1))
+    for moment in ("2300-01-01", "2440-01-01", "1930-01-01"):
+        subprocess.run(["touch", "-d", moment, path], check=True)
+        bench.look()
+
+        assert Rescan(bench.ws).walk().changed == []

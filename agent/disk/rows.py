@@ -18,6 +18,7 @@ from agent.disk.beneath import split_rel
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _INODES = 1 << 64
+_EARLIEST_NS = -(1 << 31) * 10**9  # as far back as ext4 and XFS go
 _GRADES = {grade.value: grade for grade in Grade}
 _may_climb = re.compile(rb"\0|//|/\.|\A[./]|/\Z").search  # what `split_rel` refuses, and a little more
 
@@ -108,7 +109,7 @@ def path_grade_signature(row: Row) -> tuple[str, Grade, Signature | None]:
     """Read a row of a path, a grade and the four columns of a signature.  A start reads one for every file."""
     rel, grade, inode, size, mtime_ns, ctime_ns = row
     if type(inode) is type(size) is type(mtime_ns) is type(ctime_ns) is int:
-        return _path(rel), _GRADES[grade], Signature(inode % _INODES, size, mtime_ns, ctime_ns)
+        return _path(rel), _GRADES[grade], Signature(inode % _INODES, size, _late(mtime_ns), _late(ctime_ns))
     return _path(rel), _GRADES[grade], _signature(row[2:6])
 
 
@@ -137,12 +138,17 @@ def _signature(row: Row) -> Signature | None:
     if None in row:
         return None
     inode, size, mtime_ns, ctime_ns = map(_int, row)
-    return Signature(inode % _INODES, size, mtime_ns, ctime_ns)
+    return Signature(inode % _INODES, size, _late(mtime_ns), _late(ctime_ns))
 
 
 def _signed(number: int) -> int:
-    """Return `number` as 64 bits hold it; a time beyond the year 2262 comes back as another, which costs one look."""
+    """Return `number` as 64 bits hold it; a time beyond the year 2262 becomes one that no file system knows."""
     return (number + _INODES // 2) % _INODES - _INODES // 2
+
+
+def _late(time_ns: int) -> int:
+    """Return the time, from the year 1901 on, that `_signed` made this of."""
+    return time_ns if time_ns >= _EARLIEST_NS else time_ns + _INODES
 
 
 def _ms(moment: datetime | None) -> int | None:
