@@ -14,6 +14,8 @@ from agent.core.json_text import Document, Flaw, first_token, read_document, rea
 from agent.core.model import Parser
 from agent.core.problem import ProblemKind
 
+# Flaws that may be those of an old tail alone: it may begin in the middle of a character, which is looked at first.
+_MAY_STAND_BEHIND = (None, ProblemKind.TRAILING_DATA, ProblemKind.ENCODING)
 _CLOSERS = {"object": b"}", "array": b"]"}
 _bracket_or_string = re.compile(rb'"(?:(?>[^"\\]|\\.))*+"|[\[\]{}]', re.DOTALL).finditer
 # What an older version may have had just before a cut, up to the cut: every kind of token, cut anywhere.
@@ -44,7 +46,7 @@ def sole_reading(data: bytes, *, parser: Parser, flaw: str | None = None) -> Rea
     trimmed = text.rstrip(b"\0")
     if trimmed != text:
         steps.append(("nul_padding", "NUL bytes at the end removed"))
-    if not steps and flaw not in (None, ProblemKind.TRAILING_DATA):
+    if not steps and flaw not in _MAY_STAND_BEHIND:
         return None
     constants = parser is Parser.PYTHON
     body_at = len(codecs.BOM_UTF8) if constants and trimmed.startswith(codecs.BOM_UTF8) else 0

@@ -178,3 +178,16 @@ def test_knowing_the_first_flaw_changes_no_reading(junk: bytes, document: object
     known = sole_reading(data, parser=parser, flaw=problems[0].kind)
 
     assert known == sole_reading(data, parser=parser)
+
+
+@pytest.mark.parametrize("parser", [Parser.STRICT, Parser.PYTHON])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_old_tail_may_begin_in_the_middle_of_a_character(cut: int, parser: Parser) -> None:
+    """The first flaw is an encoding then: it stands behind the document, and takes nothing from it."""
+    data = DOC + '日", "c": 1}'.encode()[cut:]
+    problems = check(data, CheckSpec(parser=parser)).problems
+
+    reading = sole_reading(data, parser=parser, flaw=problems[0].kind)
+
+    assert reading is not None
+    assert (reading.data, reading.kind) == (DOC, "old_tail")
