@@ -27,6 +27,7 @@ class OriginalsKeeper:
     digests: dict[str, bytes] = field(default_factory=dict)  # of the originals, by rel
     copied: set[str] = field(default_factory=set)  # of these it is a file of its own; of the others their snapshot
     unread: set[str] = field(default_factory=set)  # of these no snapshot was made, and so read back, now
+    refused: set[str] = field(default_factory=set)  # of these snapshot and copy came to nothing, at least once
     snapshot_count: int = 0
     good_count: int = 0
     never_good: list[str] = field(default_factory=list)
@@ -88,6 +89,7 @@ class OriginalsKeeper:
         if isinstance(caught.content, bytes) or not caught.content.is_closed:
             return self.originals.stage(caught, staging)
         if look.published is None:
+            self.refused.add(look.rel)
             return None
         staged = staging.create()
         is_whole = False

@@ -236,6 +236,8 @@ class Migration:
         for rel, digest in kept.digests.items():
             whole = rel not in kept.copied or originals.digest(rel) == digest.hex()
             self._tick(summary, f"{originals.folder}/{rel}", whole=whole)
+        for rel in sorted(kept.refused - kept.digests.keys()):
+            self._tick(summary, f"{originals.folder}/{rel}", whole=False)
 
     def _tick(self, summary: Summary, name: str, *, whole: bool) -> None:
         summary.verified += whole

@@ -172,6 +172,24 @@ def test_large_file_whose_snapshot_was_refused_is_looked_at_again_for_its_origin
     assert is_done(bench.ws)
 
 
+def test_migration_stays_open_while_a_large_file_has_no_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Batch) -> list[Snapshot | Refused]:
+        self.discard()
+        raise OSError(errno.EIO, "journal")
+
+    bench = taken_over(tmp_path, users=LARGE)
+    monkeypatch.setattr(Batch, "finish", fails)
+    summary = migrate(bench)
+    monkeypatch.undo()
+
+    assert summary.unverified == [f"{summary.originals_in}/{USERS}"]
+    assert not is_done(bench.ws)
+    migrate(bench)
+    assert is_done(bench.ws)
+
+
 def test_snapshot_whose_original_the_disk_refuses_is_known_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
