@@ -144,8 +144,8 @@ class Service:
 
     def _start(self) -> None:
         """Take the folder over, pass the gate, announce readiness."""
-        if self._patience.stop_asked:
-            return
+        if not self._hold.is_in_order:
+            return  # told to stop
         self._migrate()
         self._pass_gate()
         if self._patience.stop_asked:
