@@ -1,7 +1,7 @@
 """Which copies go: rotation after a publish, the bounds of suspects and quarantine, and the space budget."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 
 from agent.core.budget import NOTHING_LEANS, Candidate, Leaning, Need, ThinningPlan, plan_thinning
@@ -119,12 +119,13 @@ def make_room(
         plan = _plan_thinning(ws, _over_budget(ws, need_bytes, written_bytes), held, busy)
         rels = {c.rel for c in plan.delete}
         with locks.also(rels) as ours:
-            if ours == rels:
-                found = (ws.catalog.snapshot_named(c.name) for c in plan.delete)
-                doomed = [s for s in found if s is not None and not s.pinned]
+            stays, found = _staying(ws, held), (ws.catalog.snapshot_named(c.name) for c in plan.delete)
+            doomed = [s for s in found if s is not None]
+            changed = {s.rel for s in doomed if s.rel in ours and stays(s)}  # since the plan was made
+            if ours == rels and not changed:
                 delete(ws, doomed)
                 return len(doomed), plan.short_bytes
-        busy |= rels - ours
+        busy |= (rels - ours) | changed
 
 
 def _let_deletions_show(ws: Workspace) -> None:
@@ -169,6 +170,15 @@ def free_bytes(folder: str) -> int:
 
 def _candidates(ws: Workspace, held: Collection[str], busy: Collection[str], *, asks_disk: bool) -> Iterator[Candidate]:
     """Yield all copies oldest first, those marked that no budget may touch; read only as far as asked for."""
+    stays = _staying(ws, held)
+    for s in ws.catalog.oldest_first():
+        kept = s.rel in busy or stays(s)
+        on_disk = ws.store.freed_bytes(s.name) if asks_disk and not kept else None
+        yield Candidate(s.name, s.rel, s.taken_at, s.stored_bytes, kept, on_disk)
+
+
+def _staying(ws: Workspace, held: Collection[str]) -> Callable[[Snapshot], bool]:
+    """Return what says whether no budget may touch a copy; each file is asked about once."""
 
     @cache
     def protected(rel: str) -> frozenset[str] | None:
@@ -179,8 +189,10 @@ def _candidates(ws: Workspace, held: Collection[str], busy: Collection[str], *, 
         good = [s.name for s in ws.catalog.snapshots(rel) if s.grade is Grade.GOOD]
         return frozenset(good[: ws.config.backup.retention.minimum_good])
 
-    for s in ws.catalog.oldest_first():
-        stay = protected(s.rel)
-        kept = s.pinned or s.rel in busy or (s.grade is Grade.GOOD and (stay is None or s.name in stay))
-        on_disk = ws.store.freed_bytes(s.name) if asks_disk and not kept else None
-        yield Candidate(s.name, s.rel, s.taken_at, s.stored_bytes, kept, on_disk)
+    def stays(s: Snapshot) -> bool:
+        if s.pinned or s.grade is not Grade.GOOD:
+            return s.pinned
+        names = protected(s.rel)
+        return names is None or s.name in names
+
+    return stays

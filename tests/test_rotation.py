@@ -1,10 +1,13 @@
 import os
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from bench import Bench, document
 
 from agent.core.model import Grade
+from agent.disk.lock import LockSession
 from agent.outcome import Ending
 from agent.rotation import make_room
 
@@ -119,6 +122,27 @@ def test_room_that_the_file_system_does_not_tell_of_yet_is_not_made_a_second_tim
             made.append(make_room(bench.ws, 0, locks=locks))
 
     assert made == [(1, 0), (0, 0), (0, 0)]
+
+
+def test_file_that_is_found_damaged_after_the_plan_was_made_loses_nothing_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, "backup: {max_total_size: 100KB}")
+    for number in range(4):
+        bench.protect(document(number))
+        bench.protect(document(number), "bank.json")
+    real = LockSession.also
+
+    def also(locks: LockSession, rels: Collection[str]) -> AbstractContextManager[set[str]]:
+        bench.change_state(grade=Grade.CORRUPT)  # by somebody who was at work on it until now
+        return real(locks, rels)
+
+    monkeypatch.setattr(LockSession, "also", also)
+    with bench.ws.locks.session() as locks:
+        deleted, short = make_room(bench.ws, 100_000 - bench.ws.catalog.count_snapshots()[1] + 1, locks=locks)
+
+    assert (deleted, short) == (1, 0)
+    assert (len(bench.stored()), len(bench.stored("bank.json"))) == (4, 3)
 
 
 def test_floor_of_free_space_refuses_without_deleting(tmp_path: Path) -> None:
