@@ -13,7 +13,7 @@ from agent.look import Look
 from agent.workspace import Workspace
 
 PORTION_FILES = 256
-_HELD_MAX_BYTES = 8 << 20  # of captured bytes; two portions are under way at a time
+_HELD_MAX_BYTES = 8 << 20  # of captured bytes, in memory or on disk; two portions are under way at a time
 
 
 class Keeper(Protocol):
@@ -49,8 +49,8 @@ class Portion:
 
     def add(self, look: Look) -> None:
         self.looks.append(look)
-        if look.capture is not None and isinstance(look.capture.content, bytes):
-            self._held_bytes += len(look.capture.content)
+        if look.capture is not None:
+            self._held_bytes += look.capture.signature.size_bytes
 
     def is_whole(self) -> bool:
         """Whether it should take no more files; those that are due go into the next one."""

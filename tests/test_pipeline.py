@@ -14,6 +14,7 @@ from agent.disk.draft import Draft
 from agent.disk.publish import Batch
 from agent.disk.staging import StagingFolder
 from agent.outcome import Ending, Outcome
+from agent.pipeline import Pipeline
 
 REQUIRED = "files: [{path: users.json, required: true}]"
 
@@ -318,6 +319,28 @@ def test_batch_of_large_files_is_held_in_memory_a_few_at_a_time(
 
     assert [(o.rel, o.ending) for o in outcomes] == [(rel, Ending.PUBLISHED) for rel in rels]
     assert batches == [4, 4, 2]
+
+
+def test_copies_of_large_files_that_are_on_the_disk_at_a_time_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unchanged ones become no snapshots: a disk that is half full has no room for copies of them all."""
+    bench = Bench(tmp_path)
+    rels = [f"{n}.json" for n in range(12)]
+    for rel in rels:
+        bench.protect(document(1), rel)
+        bench.write(document(1), rel)
+    monkeypatch.setattr("agent.disk.capture.IN_MEMORY_MAX_BYTES", 64)
+    monkeypatch.setattr("agent.portion._HELD_MAX_BYTES", 2 * len(document(1)))
+    held: list[int] = []
+
+    def count() -> None:
+        held.append(len(os.listdir(bench.backups / ".agent" / "staging")))
+
+    outcomes = Pipeline(bench.ws, count).run([Due(rel, quiet=True, first_at=0.0) for rel in rels], Reason.CHANGE)
+
+    assert {o.ending for o in outcomes} == {Ending.UNCHANGED}
+    assert 0 < max(held) <= 6
 
 
 def test_file_is_free_for_others_once_its_outcome_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
