@@ -11,10 +11,11 @@ from agent.commands.by_hand import tell_unkept
 from agent.commands.caller import note
 from agent.commands.forgetting import Erasing, Plan, nothing_found, plan_file, tell
 from agent.commands.mentions import Elsewhere, mentions
-from agent.commands.names import Meant, all_files, meant_by
+from agent.commands.names import Meant, all_files, find_files, meant_by
 from agent.commands.progress import with_progress
 from agent.commands.session import LOOKS_MAX, Session, add_verb, open_session
 from agent.commands.states import NoStateError
+from agent.commands.wording import why
 from agent.core.errors import AgentError, LockHeldError, UsageError
 from agent.core.model import Reason
 from agent.core.naming import display
@@ -74,6 +75,10 @@ def run(args: argparse.Namespace) -> int:
         strays = adopt_unknown(session.ws).failures  # a command that was killed may have left a copy that nobody knows
         for name, error in strays:
             note(f"not looked through, as the catalog does not know it: {display(name)}: {error}")
+        hiding = find_files(session)[1]
+        for outcome in hiding:
+            what = why(outcome.error) if outcome.error else "too many folders lie in each other"
+            note(f"not looked through: {display(outcome.rel)}: {what}")
         meant = Meant(tuple(all_files(session)), is_folder=True) if args.all else meant_by(session, args.file)
         looked = [
             plan_file(session, rel, erasing, is_sweep=meant.is_folder) for rel in with_progress(meant.rels, "looking")
@@ -89,14 +94,14 @@ def run(args: argparse.Namespace) -> int:
             plans, bot_error = _carry_out(session, plans, erasing, no_bot=args.no_bot)
         elsewhere = Elsewhere() if meant.is_folder else mentions(session, args.key, plans[0].rel)
         tell(plans, args, elsewhere.files, is_sweep=meant.is_folder)
-        for rel, why in elsewhere.unread.items():
-            note(f"not looked through: {display(rel)}: {why}")
+        for rel, reason in elsewhere.unread.items():
+            note(f"not looked through: {display(rel)}: {reason}")
         if any(plan.in_live for plan in plans) and (args.no_bot or session.config.bot is None):
             _warn_of_memory(is_done=args.yes)
         if bot_error is not None:
             raise bot_error
         is_left = any(step.fate is Fate.LEFT for plan in plans for step in plan.steps)
-        return _LEFT if unread or strays or elsewhere.unread or (args.yes and is_left) else 0
+        return _LEFT if unread or strays or hiding or elsewhere.unread or (args.yes and is_left) else 0
 
 
 def _carry_out(

@@ -8,6 +8,7 @@ from place import LATER, USERS, Place
 
 from agent import erase
 from agent.disk import rewrite as rewriting
+from agent.disk.walk import DEPTH_MAX
 
 SECRET = b"user 3"
 
@@ -278,6 +279,18 @@ def test_the_plan_warns_of_a_bot_that_writes_its_memory_back(place: Place) -> No
     scattered(place)
 
     assert "stop it first" in place.run("forget-record", "levels.json", "100013")[2]
+
+
+@pytest.mark.parametrize("words", [["--all"], ["levels.json"]])
+def test_a_folder_that_hides_files_is_told_as_not_looked_through(place: Place, words: list[str]) -> None:
+    scattered(place)
+    deep = "/".join(["d"] * DEPTH_MAX)
+    place.write(f"{deep}/late.json", {"100013": {"rank": 2}})
+
+    code, _, err = place.run("forget-record", *words, "100013", "--yes")
+
+    assert code == 3
+    assert f"not looked through: {deep}: " in err
 
 
 def test_the_key_may_follow_an_option(place: Place) -> None:
