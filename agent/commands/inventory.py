@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from agent.commands.names import found_files
+from agent.commands.names import find_files
 from agent.commands.session import Session
 from agent.core.model import FileState, Grade, Snapshot
 
@@ -16,7 +16,7 @@ class Entry:
 
     rel: str
     is_there: bool
-    is_missed: bool = False  # it is gone, and whoever looked last saw it there
+    is_missed: bool = False  # it is gone or hidden, and whoever looked last saw it there
     state: FileState | None = None
     newest: Snapshot | None = None
     newest_good: Snapshot | None = None
@@ -24,7 +24,7 @@ class Entry:
 
     @property
     def grade(self) -> str:
-        """How the file was when it was last looked at, or `missing` if it is not there now.
+        """How the file was when it was last looked at; `missing` if it is not there now, `unreadable` if that is hidden.
 
         `new` before any look, `gone` when only snapshots are left.
         """
@@ -34,19 +34,23 @@ class Entry:
 
     @property
     def since(self) -> datetime | None:
-        """When this grade was first seen; None for a loss that no agent has noticed: nobody knows when it was."""
+        """When this grade was first seen; None for what no agent has noticed yet: nobody knows when it was."""
         return self.state.since if self.state is not None and not self.is_missed else None
 
 
 def take_inventory(session: Session) -> list[Entry]:
     """Return every data file that is there, was there, or left snapshots, in the order of their paths."""
-    entries = {rel: Entry(rel, is_there=True) for rel in found_files(session)}
+    found, hiding = find_files(session)
+    hides = tuple("" if outcome.rel == "." else f"{outcome.rel}/" for outcome in hiding)
+    entries = {rel: Entry(rel, is_there=True) for rel in found}
     for state in session.ws.catalog.files():
         entry = entries.setdefault(state.rel, Entry(state.rel, is_there=False))
-        seen_there = state.grade is not Grade.MISSING
-        is_missed = not entry.is_there and session.config.is_data_file(state.rel)
-        entry.is_missed = is_missed and seen_there
-        entry.state = replace(state, grade=Grade.MISSING) if is_missed else state
+        entry.state = state
+        if not entry.is_there and session.config.is_data_file(state.rel):
+            is_hidden = f"{state.rel}/".startswith(hides) and state.grade is not Grade.MISSING
+            grade = Grade.UNREADABLE if is_hidden else Grade.MISSING  # an error is no absence
+            entry.is_missed = state.grade is not grade
+            entry.state = replace(state, grade=grade)
     for snapshot in session.ws.catalog.all_snapshots():
         entry = entries.setdefault(snapshot.rel, Entry(snapshot.rel, is_there=False))
         entry.counts[snapshot.grade] += 1

@@ -103,7 +103,7 @@ def _print_problems(session: Session, entries: list[Entry], problems: list[Entry
 def _word(entry: Entry) -> str:
     if entry.state is None or entry.state.grade is Grade.GOOD:
         return "new"
-    return "gone" if entry.since is None else entry.state.grade.value
+    return "gone" if entry.since is None and entry.state.grade is Grade.MISSING else entry.state.grade.value
 
 
 def _told(entries: Sequence[Entry], now: datetime) -> str:
@@ -115,8 +115,8 @@ def _told(entries: Sequence[Entry], now: datetime) -> str:
     states = [entry.state for entry in entries if entry.state is not None]
     last_good = [state.last_good_at for state in states if state.last_good_at]
     good = f"last good {age(min(last_good), now)}" if last_good else "never seen good"
-    if word == "gone":
-        return f"{count}gone now, {good}"  # the agent has not noticed it yet
+    if entries[0].since is None:
+        return f"{count}{word} now, {good}"  # the agent has not noticed it yet
     heals = max(state.heals for state in states)
     tries = f", healing was given up after {heals} {'try' if heals == 1 else 'tries'}" if states[0].gave_up else ""
     return f"{count}{word} since {local_time(min(state.since for state in states))}, {good}{tries}"

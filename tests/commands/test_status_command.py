@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -192,6 +193,26 @@ def test_a_loss_that_nobody_noticed_yet_is_no_loss_since_the_last_good_look(plac
     assert problem["state"] == listed["state"] == "missing"
     assert problem["since"] is listed["since"] is None
     assert problem["last_good_at"] == listed["last_good_at"] is not None
+
+
+def test_file_in_a_folder_that_the_disk_does_not_give_is_no_loss(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person was told to restore what may be there, better than any copy."""
+    place.write("guilds/9.json", USERS)
+    place.run("snapshot")
+    real = os.open
+
+    def fail(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "guilds":
+            raise OSError(errno.EIO, "Input/output error", path)
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", fail)
+    code, out, _ = place.run("status")
+    problem = place.json("status")[1]["problems"][0]
+
+    assert (code, problem["state"], problem["since"]) == (3, "unreadable", None)
+    assert "guilds/9.json: unreadable now, last good " in out
+    assert "restore" not in out
 
 
 def test_many_lost_files_of_a_folder_are_one_line_whose_commands_bring_them_back(place: Place) -> None:
