@@ -24,7 +24,7 @@ class Entry:
 
     @property
     def grade(self) -> str:
-        """How the file was when it was last looked at; `missing` if it is not there now, `unreadable` if that is hidden.
+        """How the file was when it was last looked at; `missing` if it is not there now, `unreadable` if hidden.
 
         `new` before any look, `gone` when only snapshots are left.
         """
