@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from agent.config import Config
 from agent.core.model import Grade
 from agent.disk.rows import KnownFolder
 from agent.disk.walk import Skipped, walk_in_batches
@@ -16,6 +17,7 @@ from agent.workspace import Workspace
 
 _signature = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")  # equal to `signature_of`, and sooner there
 _STEP_FOLDERS = 500
+_STEP_FILES = 2000
 
 
 @dataclass(slots=True)
@@ -45,6 +47,7 @@ class Rescan:
     def __init__(self, ws: Workspace) -> None:
         self._ws = ws
         self._unseen: set[str] = set()  # to be looked at whether they changed or not
+        self._former: list[Config] = []  # whose rules have yet to be compared with those of now
         self._told: set[str] = set()  # missing ones that need not be told of again
         self._count = 0
 
@@ -70,6 +73,10 @@ class Rescan:
         """Have these files looked at whether they changed or not."""
         self._unseen.update(rels)
 
+    def recheck_new_rules(self, old: Config) -> None:
+        """Have the files looked at whose rule is not what it was in `old`; the next walk finds out which."""
+        self._former.append(old)
+
     def walk(self) -> Findings:
         """Return what differs now.
 
@@ -85,6 +92,7 @@ class Rescan:
         known: dict[str, KnownFolder] = {}
         seen: dict[str, int] = {}
         with self._ws.data_root() as root_fd:
+            yield from self._compare_rules()
             for page in catalog.known_folders():
                 known |= page
                 yield
@@ -110,6 +118,17 @@ class Rescan:
             yield
         self._count = findings.files
         return findings
+
+    def _compare_rules(self) -> Steps[None]:
+        config = self._ws.config
+        while self._former:
+            old = self._former[0]
+            for count, rel in enumerate(self.files(), 1):
+                if old.rule_for(rel) != config.rule_for(rel):
+                    self._unseen.add(rel)
+                if not count % _STEP_FILES:
+                    yield
+            self._former.pop(0)
 
     def _compare(self, folder: str, seen: dict[str, int], known: KnownFolder | None, findings: Findings) -> Steps[None]:
         """Add to `findings` what differs in one folder; `seen` is used up."""

@@ -129,8 +129,7 @@ class Rounds:
         self._waiting.adopt_config()
         self.scrape.limit_labels()
         self._upkeep.adopt_config()
-        rescan = self.patrol.rescan
-        rescan.recheck(rel for rel in rescan.files() if old.rule_for(rel) != self._config.rule_for(rel))
+        self.patrol.rescan.recheck_new_rules(old)
         self.patrol.walk_anew()
         self.watcher.stop()
         if not self.polls_by_config:

@@ -54,7 +54,8 @@ class Verifying:
     def adopt_config(self) -> None:
         """The config may want it at other times; a verification under way goes on."""
         if self._steps is None and not self._is_flying:
-            self.next_at = self._next_begin(calm=False)
+            with suppress(sqlite3.Error):  # every job tells of a catalog that cannot be used
+                self.next_at = self._next_begin(calm=False)
 
     def stop(self) -> None:
         """No slice begins any more, and one under way ends soon; the verification is begun anew at the next start."""

@@ -128,6 +128,30 @@ def test_file_that_was_pending_when_the_config_left_it_out_is_missed_when_it_cou
     assert state.grade is Grade.MISSING
 
 
+def test_reload_while_the_catalog_cannot_be_read_is_carried_out_once_it_can(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, before = days.bench, days.bench.ws.config
+    bench.write(document(1))
+    bench.write(document(1), "a.json")
+    days.pass_s(60)
+
+    def refuse(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    schema = "{path: a.json, on_invalid: alert, schema: {type: array}}"
+    bench.config.write_text(bench.config.read_text().replace("files: [", f"verify: {{every: 1d}}\nfiles: [{schema}, "))
+    bench.ws.adopt_config(load_config(str(bench.config), None, {}))
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.ws.catalog, "_read", refuse)
+        days.rounds.adopt_config(before)
+    days.pass_s(120)
+
+    state = bench.ws.catalog.file("a.json")
+    assert state is not None
+    assert state.grade is Grade.INVALID
+
+
 def test_portion_that_is_safe_is_told_of_although_the_catalog_fails_in_a_later_one(
     days: Days, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
