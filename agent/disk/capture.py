@@ -18,8 +18,7 @@ from pathlib import Path
 from agent.core.model import CaptureMode, Ownership, Signature
 from agent.disk import lease
 from agent.disk.beneath import open_beneath
-from agent.disk.clone import can_clone, clone, copy_within_kernel
-from agent.disk.running_digest import RunningDigest
+from agent.disk.private_copy import PrivateCopy
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.disk.walk import signature_of
 
@@ -101,16 +100,15 @@ def capture(
         return NotCaptured(error.why)
     except BlockingIOError:
         return NotCaptured(Miss.BUSY)  # someone else's write lease
-    copy: _PrivateCopy | None = None
+    copy: PrivateCopy | None = None
     caught: _Caught | Miss = Miss.BUSY
     try:
         size = os.fstat(fd).st_size
         if size > max_bytes:
             return NotCaptured(Miss.TOO_LARGE)
         if size > IN_MEMORY_MAX_BYTES:
-            copy = _PrivateCopy(private.create())  # before the lease: making a file can take its time
-            if can_clone(fd, copy.staged.fd):
-                os.fsync(fd)  # else the clone would, while the bot's next write waits
+            copy = PrivateCopy(private.create())  # before the lease: making a file can take its time
+            copy.prepare(fd)
         answer = lease.take_read_lease(fd)
         if answer is lease.Lease.BUSY and not past_writers:
             return NotCaptured(Miss.BUSY)
@@ -127,47 +125,11 @@ def capture(
     return _finish(rel, caught, on_content, beside_writer=answer is lease.Lease.BUSY)
 
 
-class _PrivateCopy:
-    """A copy on disk that grows by chunks, and its digest, which follows beside it."""
-
-    def __init__(self, staged: StagedFile) -> None:
-        self.staged = staged
-        try:
-            self._digest = RunningDigest(staged.fd)
-        except BaseException:
-            staged.discard()
-            raise
-
-    def take_chunk(self, fd: int) -> int:
-        """Add the next chunk of `fd`; return its size, 0 at the end."""
-        count = copy_within_kernel(fd, self.staged.fd, CHUNK_BYTES)
-        if count is None:
-            chunk = os.read(fd, CHUNK_BYTES)
-            self.staged.write(chunk)
-            count = len(chunk)
-        self._digest.grew(count)
-        return count
-
-    def clone(self, fd: int) -> bool:
-        """As `disk.clone.clone`."""
-        if not clone(fd, self.staged.fd):
-            return False
-        self._digest.grew(os.fstat(self.staged.fd).st_size)
-        return True
-
-    def digest(self) -> str:
-        return self._digest.end()
-
-    def discard(self) -> None:
-        self._digest.abandon()
-        self.staged.discard()
-
-
 @dataclass(frozen=True, slots=True)
 class _Caught:
     """A consistent read, not yet digested."""
 
-    content: bytes | _PrivateCopy
+    content: bytes | PrivateCopy
     status: os.stat_result
     mode: CaptureMode
 
@@ -204,7 +166,7 @@ def open_data_file(root_fd: int, rel: str) -> int:
         os.close(pinned)
 
 
-def _catch_under_lease(fd: int, copy: _PrivateCopy | None) -> _Caught | Miss:
+def _catch_under_lease(fd: int, copy: PrivateCopy | None) -> _Caught | Miss:
     try:
         status = os.fstat(fd)
         with lease.let_go_at_once(fd) if copy is not None else nullcontext():
@@ -214,7 +176,7 @@ def _catch_under_lease(fd: int, copy: _PrivateCopy | None) -> _Caught | Miss:
     return Miss.BUSY if content is None else _Caught(content, status, CaptureMode.LEASE)
 
 
-def _catch_settled(fd: int, copy: _PrivateCopy | None, now_ns: int, still_ns: int) -> _Caught | Miss:
+def _catch_settled(fd: int, copy: PrivateCopy | None, now_ns: int, still_ns: int) -> _Caught | Miss:
     before = os.fstat(fd)
     if is_fresh(before.st_ctime_ns, now_ns=now_ns, still_ns=still_ns):
         return Miss.CHANGED
@@ -229,7 +191,7 @@ def is_fresh(ctime_ns: int, *, now_ns: int, still_ns: int) -> bool:
     return 0 <= now_ns - ctime_ns < still_ns
 
 
-def _copy(fd: int, size: int, copy: _PrivateCopy | None, *, go_on: Callable[[], bool]) -> bytes | _PrivateCopy | None:
+def _copy(fd: int, size: int, copy: PrivateCopy | None, *, go_on: Callable[[], bool]) -> bytes | PrivateCopy | None:
     """Return the `size` bytes of the file, in `copy` if there is one; None when it has more or fewer, or on a stop.
 
     `go_on` is asked after each chunk.  No more than `size` bytes and one chunk are ever taken.
@@ -239,7 +201,7 @@ def _copy(fd: int, size: int, copy: _PrivateCopy | None, *, go_on: Callable[[], 
     if copy.clone(fd):
         return copy if go_on() and os.fstat(copy.staged.fd).st_size == size else None
     left = size
-    while count := copy.take_chunk(fd):
+    while count := copy.take_chunk(fd, CHUNK_BYTES):
         left -= count
         if left < 0 or not go_on():
             return None

@@ -14,7 +14,7 @@ import pytest
 
 from agent.core.model import CaptureMode, Ownership
 from agent.disk import capture as capture_module
-from agent.disk import lease
+from agent.disk import lease, private_copy
 from agent.disk.capture import (
     CHUNK_BYTES,
     IN_MEMORY_MAX_BYTES,
@@ -437,12 +437,40 @@ def test_file_that_can_be_cloned_is_flushed_before_its_lease(
         steps.append("lease")
         return real_lease(fd)
 
-    monkeypatch.setattr(capture_module, "can_clone", lambda *_: True)
+    monkeypatch.setattr(private_copy, "can_clone", lambda *_: True)
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(lease, "take_read_lease", leased)
 
     assert isinstance(take(), Capture)
     assert steps == ["flush", "lease"]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("step", ["flush", "clone"])
+def test_file_that_reads_well_is_captured_though_the_disk_refuses_to_flush_it(
+    data: Path, take: Callable[..., Capture], monkeypatch: pytest.MonkeyPatch, step: str, code: int
+) -> None:
+    """Its blocks may hold something else than what a read returns, so none are shared."""
+    content = os.urandom(IN_MEMORY_MAX_BYTES + 1)
+    (data / REL).write_bytes(content)
+
+    def refuse(*_: object) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    def shares(*_: object) -> int:
+        raise AssertionError
+
+    monkeypatch.setattr(private_copy, "can_clone", lambda *_: True)
+    monkeypatch.setattr(os, "copy_file_range", shares)
+    if step == "flush":
+        monkeypatch.setattr(os, "fsync", refuse)
+        monkeypatch.setattr(private_copy, "clone", shares)
+    else:
+        monkeypatch.setattr(private_copy, "clone", refuse)
+
+    caught = take()
+
+    assert caught.digest == hashlib.sha256(content).hexdigest()
 
 
 def test_digest_of_a_private_copy_that_cannot_be_read_is_no_digest(
