@@ -6,8 +6,10 @@ What nobody waits for, and may take long, has a calm lane of its own.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 
 from agent.core.settle import Due
+from agent.disk.threads import NoThreadError
 from agent.outcome import Outcome
 
 _SLOW_LANES = 2
@@ -29,7 +31,11 @@ class Job:
 
 
 class Lanes:
-    """Runs jobs, never two for one file.  All methods belong to the loop's thread, but for `dues`."""
+    """Runs jobs, never two for one file.  All methods belong to the loop's thread, but for `dues`.
+
+    Raises:
+        NoThreadError: the limit of threads is reached.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -37,6 +43,20 @@ class Lanes:
         self._slow = ThreadPoolExecutor(_SLOW_LANES, thread_name_prefix="slow-lane")
         self._calm = ThreadPoolExecutor(1, thread_name_prefix="calm-lane")
         self._jobs: list[Job] = []
+        self._make_threads()
+
+    def _make_threads(self) -> None:
+        """All of them now, where that they cannot be had is waited out; no job finds itself without one later on."""
+        are_there = Event()
+        try:
+            for pool, count in ((self._quick, 1), (self._slow, _SLOW_LANES), (self._calm, 1)):
+                for _ in range(count):
+                    pool.submit(are_there.wait)
+        except RuntimeError as error:
+            are_there.set()
+            self.close()
+            raise NoThreadError from error
+        are_there.set()
 
     @property
     def quick_is_free(self) -> bool:

@@ -96,14 +96,15 @@ class Notifier:
                 self._on_result(Delivery.HELD_BACK)
                 return
             try:
+                if self._thread is None or not self._thread.is_alive():
+                    thread = threading.Thread(target=self._work, name="notify", daemon=True)
+                    thread.start()
+                    self._thread = thread
                 self._queue.put_nowait((notice, self._held_back))
-            except queue.Full:
+            except (queue.Full, RuntimeError):  # or no thread can be made
                 self._on_result(Delivery.DROPPED)
                 return
             self._held_back = 0
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._work, name="notify", daemon=True)
-                self._thread.start()
 
     def close(self, limit_s: float) -> None:
         """What is queued is delivered, as far as `limit_s` allows; nothing is tried again."""

@@ -19,6 +19,7 @@ from agent.core.notice import Notice
 from agent.core.pace import BackOff
 from agent.core.settle import Due
 from agent.disk import lease
+from agent.disk.threads import NoThreadError, start
 from agent.gate import Gate
 from agent.hold import Hold
 from agent.logs import get_logger
@@ -256,7 +257,10 @@ class Service:
             limit_s += 2 * bot.timeout_s  # the bot is down: it is started before we go
         notify(STOPPING, extend_timeout(limit_s), status("taking the last snapshots"))
         ended = threading.Event()
-        threading.Thread(target=self._flush, args=(ended,), name="flush", daemon=True).start()
+        try:
+            start(threading.Thread(target=self._flush, args=(ended,), name="flush", daemon=True))
+        except NoThreadError:
+            self._flush(ended)  # without a limit of ours: whoever stops us has one
         if not ended.wait(limit_s):
             self._log.error("shutdown_cut_short", pending=len(self._rounds.settler), limit_s=limit_s)
             os._exit(1)

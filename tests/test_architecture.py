@@ -64,6 +64,7 @@ MAY_CATCH_ALL = {
     "disk/hints.py": "what escapes would end the dispatching thread; it becomes a doubt",
     "adoption.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
     "pack.py": "as adoption.py",
+    "disk/atomic.py": "as an executor does: it is raised again for whoever waits for the work",
     "disk/packed.py": "as adoption.py",
     "disk/packer.py": "as adoption.py, in the child: the exit code tells damage from a disk that refused",
     "disk/references.py": "as adoption.py",

@@ -8,7 +8,9 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from threading import Lock
+from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 _NOREPLACE = 1
@@ -119,13 +121,47 @@ def flush(fds: Sequence[int]) -> dict[int, OSError]:
             left += group
     if not left:
         return {}
-    others = _flushers.map(_fsync, left[1:])  # begun before the first one, which is flushed here
-    return _errors([(left[0], _fsync(left[0])), *zip(left[1:], others, strict=True)])
+    others = [_hand_over(partial(_fsync, fd)) for fd in left[1:]]  # begun before the first one, which is flushed here
+    results = [(left[0], _fsync(left[0]))]
+    for job in others:
+        job.run()  # no thread came to it so far
+    return _errors([*results, *((fd, job.future.result()) for fd, job in zip(left[1:], others, strict=True))])
 
 
 def begin(work: Callable[[], _T]) -> Future[_T]:
-    """Run `work`, which waits for the disk, beside the caller."""
-    return _flushers.submit(work)
+    """Run `work`, which waits for the disk, beside the caller; before this returns, where no thread can be made."""
+    return _hand_over(work).future
+
+
+class _Job(Generic[_T]):
+    """Work that is done once, by whoever comes to it first."""
+
+    def __init__(self, work: Callable[[], _T]) -> None:
+        self.future: Future[_T] = Future()
+        self._work, self._begun = work, Lock()
+
+    def run(self) -> None:
+        if not self._begun.acquire(blocking=False):
+            return
+        try:
+            result = self._work()
+        except Exception as error:  # as an executor does: it is the waiter's
+            self.future.set_exception(error)
+        except BaseException as error:
+            self.future.set_exception(error)
+            raise
+        else:
+            self.future.set_result(result)
+
+
+def _hand_over(work: Callable[[], _T]) -> _Job[_T]:
+    """Have it done by a thread of ours; where the machine refuses one it is done by now, though it may be queued."""
+    job = _Job(work)
+    try:
+        _flushers.submit(job.run)
+    except RuntimeError:
+        job.run()
+    return job
 
 
 def _errors(results: Iterable[tuple[int, OSError | None]]) -> dict[int, OSError]:

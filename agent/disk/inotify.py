@@ -39,6 +39,7 @@ from watchdog.observers.inotify_c import (
 from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 from agent.core.pace import Gathering
+from agent.disk.threads import NoThreadError, start
 
 PROBE_PREFIX = "backup-agent-probe-"
 PROBE_SUFFIX = ".part.tmp"  # one that a kill left behind holds nothing and is swept
@@ -90,11 +91,11 @@ class Listening:
         _silence_library()
         InotifyMoveEventGrouper.delay = _MOVE_WAIT_S
         self._inotify = _Inotify(os.fsencode(root), skip_folder, on_loss, gathering)
-        self._inotify.start()
         self._observer = BaseObserver(_Emitter, inotify_fd=self._inotify)
         try:
+            self._inotify.begin()
             self._observer.schedule(handler, root, recursive=True, event_filter=_KINDS)
-            self._observer.start()
+            start(self._observer)
         except BaseException:
             self.stop()
             raise
@@ -105,7 +106,8 @@ class Listening:
         if self._observer.ident is not None:
             self._observer.join()
         self._inotify.stop()
-        self._inotify.join()
+        if self._inotify.ident is not None:
+            self._inotify.join()
 
     @property
     def alive(self) -> bool:
@@ -214,6 +216,18 @@ class _Inotify(InotifyFD):
         self._failed = False
         self.exempt: bytes | None = None
         self.unwatched: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Read events on a thread of its own.
+
+        Raises:
+            NoThreadError: there is none; `stop` gives everything back.
+        """
+        try:
+            start(self)
+        except NoThreadError:
+            self._is_reading = False  # else `stop` would leave the descriptors to the thread
+            raise
 
     @property
     def intact(self) -> bool:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from enum import Enum
 from threading import Event, Thread
 
+from agent.disk.threads import start
+
 _NOT_HERE = {
     errno.EINVAL,  # the file system has no leases
     errno.EACCES,  # not the owner, no CAP_LEASE
@@ -84,6 +86,9 @@ def let_go_at_once(fd: int) -> Iterator[None]:
     """While the block runs, the read lease on `fd` is let go within milliseconds of a writer's coming.
 
     For work that can be held up between two looks at the lease: a write to a slow or throttled disk.
+
+    Raises:
+        NoThreadError: nobody could hear a writer; the block did not run.
     """
     done = Event()
 
@@ -94,7 +99,7 @@ def let_go_at_once(fd: int) -> Iterator[None]:
                 return
 
     watcher = Thread(target=watch, name="lease-bell", daemon=True)
-    watcher.start()
+    start(watcher)
     try:
         yield
     finally:

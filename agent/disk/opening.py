@@ -47,8 +47,14 @@ def says_yes(is_whole: Callable[[], bool]) -> bool:
 
 
 def in_thread(is_whole: Callable[[], bool]) -> Callable[[], bool]:
-    """Have it asked at once, beside everything else; return what waits for the answer."""
+    """Have it asked at once, beside everything else; return what waits for the answer.
+
+    Where no thread can be made, it is asked by whoever waits.
+    """
     pool = ThreadPoolExecutor(1, "catalog-check")
-    answer = pool.submit(is_whole)
-    pool.shutdown(wait=False)
-    return answer.result
+    try:
+        return pool.submit(is_whole).result
+    except RuntimeError:
+        return is_whole
+    finally:
+        pool.shutdown(wait=False)

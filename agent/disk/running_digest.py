@@ -1,9 +1,14 @@
-"""The digest of a file that is still being written: a thread of its own reads what is there so far."""
+"""The digest of a file that is still being written: a thread of its own reads what is there so far.
+
+Where no thread can be made, it is read at the end.
+"""
 
 import errno
 import hashlib
 import os
 from threading import Condition, Thread
+
+from agent.disk.threads import NoThreadError, start
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -16,8 +21,11 @@ class RunningDigest:
         self._there, self._done, self._is_over = 0, 0, False
         self._news = Condition()
         self._error: OSError | None = None
-        self._thread = Thread(target=self._follow, name="digest", daemon=True)
-        self._thread.start()
+        self._thread: Thread | None = Thread(target=self._follow, name="digest", daemon=True)
+        try:
+            start(self._thread)
+        except NoThreadError:
+            self._thread = None
 
     def grew(self, count: int) -> None:
         """So many bytes more are there."""
@@ -48,7 +56,10 @@ class RunningDigest:
         with self._news:
             self._is_over = True
             self._news.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        else:
+            self._follow()
 
     def _follow(self) -> None:
         while True:

@@ -5,6 +5,7 @@ answered by a few threads that live while there are any.  Every connection ends 
 its first moment, whatever the client does.
 """
 
+import errno
 import selectors
 import socket
 import struct
@@ -99,7 +100,12 @@ class WebServer:
         self._selector.register(self._wakened, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
         bound = self._listener.getsockname()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            for one in (self._selector, self._listener, self._waker, self._wakened):
+                one.close()
+            raise OSError(errno.EAGAIN, "no thread can be made") from error
         return bound[0], bound[1]
 
     def stop(self) -> None:

@@ -37,4 +37,5 @@ def test_abandoned_digest_lets_go_of_its_file(fd: int) -> None:
 
     digest.abandon()
 
+    assert digest._thread is not None
     assert not digest._thread.is_alive()
