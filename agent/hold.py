@@ -22,8 +22,8 @@ _OPENING = "opening"  # the back-off key of everything before the first round
 class Hold:
     """Lock and workspace, tried for until they can be had; `ws` is there after `take`.
 
-    `is_in_order` says whether the catalog agrees with the folder: before, no state can be judged by it.  `about` is
-    what commands may know of this daemon.
+    `is_in_order` says whether the catalog agrees with the folder: before, no state can be judged by it, and commands
+    wait.  `about` is what commands may know of this daemon.
     """
 
     ws: Workspace
@@ -71,7 +71,9 @@ class Hold:
             try:
                 done = recover(self.ws, self._patience.goes_on)
                 self._announce.recovered(done, done.lost_catalog)
-                self.is_in_order = not self._patience.stop_asked  # else it may have been cut short
+                if not self._patience.stop_asked:  # else it may have been cut short
+                    self._lock.end_recovery()
+                    self.is_in_order = True
                 return
             except (OSError, sqlite3.Error) as error:
                 self.wait_after("recovery_failed", error)

@@ -64,6 +64,11 @@ def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovere
     return done
 
 
+def never_recovered(ws: Workspace) -> bool:
+    """Whether the catalog is a new one that nobody compared with the folder yet."""
+    return ws.catalog.note(_CLEAN) is None
+
+
 def mark_clean(ws: Workspace) -> None:
     """The next start need not compare catalog and folder, unless there was reason to doubt that they agree.
 

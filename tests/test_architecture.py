@@ -50,6 +50,7 @@ MAY_WAIT = {
     "notifications.py": "on its own thread: for a process with a time limit, and before a receiver is tried again",
     "web/__init__.py": "a pause when the machine has no descriptor left for a client",
     "disk/packer.py": "for its own child, whose output has ended; the work itself has a limit",
+    "commands/session.py": "for the recovery of the daemon, with a limit",
     "commands/demo.py": "it waits for its own children, with a limit",
 }
 WAITS = frozenset({"sleep", "wait"})

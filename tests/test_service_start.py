@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from bench import Bench, document
 
 from agent.announce import Announcer
 from agent.config import Config
-from agent.disk.lock import DaemonLock, daemon_pid
+from agent.disk.lock import DaemonLock, daemon_pid, is_recovering
 from agent.hold import Hold
 from agent.logs import configure_logs
 from agent.metrics import Metrics
@@ -65,6 +66,25 @@ def test_full_disk_at_the_start_costs_what_commands_may_know_and_not_the_lock(
 
     assert daemon_pid(config.state_dir) == os.getpid()
     hold.give_up()
+
+
+def test_commands_wait_until_the_catalog_is_in_order(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    metrics, config = Metrics("1"), bench.ws.config
+    patience = Patience(metrics, bench.clock)
+    hold = Hold(config, bench.clock, patience, Announcer(metrics, Recorder(metrics), config.data_dir), dict)
+
+    assert hold.take()
+    at_first = is_recovering(config.state_dir)
+    hold.recover()
+    in_order = not is_recovering(config.state_dir)
+    patience.stop(signal.SIGTERM)
+    hold.take_anew()  # told to stop: it is cut short
+    in_the_end = is_recovering(config.state_dir)
+    hold.give_up()
+
+    assert (at_first, in_order, in_the_end) == (True, True, True)
+    assert not is_recovering(config.state_dir)
 
 
 def test_reload_that_cannot_read_anything_leaves_the_agent_running(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _count(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    with open_session(args) as session:
+    with open_session(args, only_reads=True) as session:
         if args.all and args.file is not None:
             raise UsageError("--all, and a FILE as well", hint="leave one of them out")
         meant = None if args.file is None else meant_by(session, args.file)

@@ -43,7 +43,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def run(args: argparse.Namespace) -> int:
-    with open_session(args) as session:
+    with open_session(args, only_reads=True) as session:
         meant = meant_by(session, args.file) if args.file is not None else None
         if meant is None or meant.is_folder:
             _list_files(session, meant, as_json=args.json)

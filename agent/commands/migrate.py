@@ -94,6 +94,7 @@ def _alone(session: Session) -> Iterator[None]:
     """
     lock = DaemonLock(session.config.state_dir)
     lock.take()
+    lock.end_recovery()  # the session did that
     try:
         yield
     finally:

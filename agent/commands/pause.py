@@ -40,7 +40,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def run_pause(args: argparse.Namespace) -> int:
     length = _length(args.duration)
-    with open_session(args) as session:
+    with open_session(args, only_reads=True) as session:
         ws = session.ws
         pause = begin_pause(session.config.state_dir, length, now=ws.clock.utc(), steady_s=ws.clock.monotonic())
     if args.json:
@@ -62,7 +62,7 @@ def _length(text: str) -> timedelta:
 
 
 def run_resume(args: argparse.Namespace) -> int:
-    with open_session(args) as session:
+    with open_session(args, only_reads=True) as session:
         before = session.ws.pause()
         end_pause(session.config.state_dir)
         now = session.ws.clock.utc()

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import sleep
+from time import monotonic, sleep
 
 from agent.commands.caller import add_config_options, note, read_config
 from agent.commands.wording import counted, user_name
@@ -17,15 +17,23 @@ from agent.core.errors import AgentError, LockHeldError, UsageError
 from agent.core.naming import display
 from agent.disk import lease
 from agent.disk.atomic import is_disk_full
-from agent.disk.lock import DaemonLock, daemon_pid
+from agent.disk.lock import DaemonLock, daemon_pid, is_recovering
 from agent.healing import Healer
 from agent.outcome import SOON, Ending, Outcome
 from agent.pipeline import Pipeline
-from agent.recover import Recovered, mark_clean, recover
+from agent.recover import Recovered, mark_clean, never_recovered, recover
 from agent.workspace import SystemClock, Workspace
 
 LOOKS_MAX = 4  # a file that is being written is looked at again, this often
 _MOMENT_S = 0.25
+_RECOVERY_WAIT_S = 60.0  # less than a unit of systemd waits for `ExecStartPre=`
+_RECOVERY_ASK_S = 0.1
+
+
+class RecoveringError(AgentError):
+    """The catalog does not agree with the folder yet, so that nothing may be judged by it; nothing was changed."""
+
+    retryable = True
 
 
 class FolderError(AgentError):
@@ -74,12 +82,14 @@ def add_verb(
 
 
 @contextmanager
-def open_session(args: argparse.Namespace) -> Iterator[Session]:
+def open_session(args: argparse.Namespace, *, only_reads: bool = False) -> Iterator[Session]:
     """Lend the workspace of the config in `args`.
 
-    Without a daemon, what a crash cut short is finished first; with one, that is the daemon's.
+    Without a daemon, what a crash cut short is finished first; with one, that is the daemon's, and waited for.  A
+    command that `only_reads` goes on meanwhile, and says so.
 
     Raises:
+        RecoveringError: the daemon takes long over it.
         ConfigError, UsageError, FormatVersionError: nothing was changed.
         FolderError: the disk or the catalog refused.
     """
@@ -88,9 +98,8 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
     try:
         _require_folder(config.data_dir)
         _refuse_mixed_owners(config)
-        ws = Workspace.open(config, SystemClock())
+        ws, alone = _open_in_order(config, only_reads=only_reads)
         try:
-            alone = _if_alone(ws, lambda: _tell(recover(ws)))
             pipeline = Pipeline(ws)
             yield Session(ws, pipeline, Healer(ws, pipeline), daemon_pid(config.state_dir))
             if alone:
@@ -113,6 +122,37 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
             f"the catalog in {display(config.state_dir)}: {error}",
             hint="try again; a damaged catalog is rebuilt from the snapshots at the next start of the agent",
         ) from error
+
+
+def _open_in_order(config: Config, *, only_reads: bool) -> tuple[Workspace, bool]:
+    """Return a workspace whose catalog agrees with the folder, and whether no daemon works beside."""
+    give_up_at = monotonic() + _RECOVERY_WAIT_S
+    while True:
+        if only_reads or not is_recovering(config.state_dir):
+            ws = Workspace.open(config, SystemClock())
+            try:
+                alone = _recover_if_alone(ws)
+                is_behind = not alone and (is_recovering(config.state_dir) or never_recovered(ws))
+                if is_behind and only_reads:
+                    note(f"{_comparing(config)}: what is told here may lack some")
+                if only_reads or not is_behind:
+                    return ws, alone
+            except BaseException:
+                ws.close()
+                raise
+            ws.close()  # the daemon may put another catalog in its place
+        if monotonic() >= give_up_at:
+            raise RecoveringError(f"{_comparing(config)}: nothing was done", hint="try again in a minute")
+        sleep(_RECOVERY_ASK_S)
+
+
+def _comparing(config: Config) -> str:
+    agent, folder = f"the agent (process {daemon_pid(config.state_dir)})", display(config.backup_dir)
+    return f"{agent} still compares its catalog with the snapshots in {folder}"
+
+
+def _recover_if_alone(ws: Workspace) -> bool:
+    return _if_alone(ws, lambda: _tell(recover(ws)))
 
 
 def _tell(done: Recovered) -> None:

@@ -51,7 +51,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def run(args: argparse.Namespace) -> int:
-    with open_session(args) as session:
+    with open_session(args, only_reads=True) as session:
         rel, snapshot = resolve_target(session, args.target)
         with _state(session, args, rel, snapshot) as state:
             content = None if args.where or args.key is None else _record(state, args.key)

@@ -38,7 +38,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def run(args: argparse.Namespace) -> int:
-    with open_session(args) as session:
+    with open_session(args, only_reads=True) as session:
         entries = take_inventory(session)
         problems = [entry for entry in entries if _is_problem(entry, guarded=session.daemon is not None)]
         doubts = doubts_of_daemon(session.config.state_dir, args.config)

@@ -1,8 +1,9 @@
 """Who works on what: one daemon per backup folder, one operation per data file.
 
 Both are open-file-description locks (fcntl(2), F_OFD_SETLK): they hold between threads as between processes, vanish
-with their owner, and can be asked about without being taken.  The daemon's is the first byte of `daemon.lock`; an
-operation's is one byte, at an offset taken from the data file's path, of `files.lock`: no file per data file.
+with their owner, and can be asked about without being taken.  The daemon's is the first byte of `daemon.lock`, and the
+second one until the catalog is in order; an operation's is one byte, at an offset taken from the data file's path, of
+`files.lock`: no file per data file.
 """
 
 import contextlib
@@ -19,11 +20,12 @@ from agent.disk.staging import open_root
 
 _OFFSET_MASK = (1 << 62) - 1
 _ABOUT_MAX_BYTES = 65536
+_GUARDS, _RECOVERS = 0, 1  # bytes of `daemon.lock`
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 
 class DaemonLock:
-    """Held for the life of the daemon; the file tells its process id."""
+    """Held for the life of the daemon; the file tells its process id, see also `is_recovering`."""
 
     def __init__(self, state_dir: str) -> None:
         self._path = os.path.join(state_dir, "daemon.lock")
@@ -35,14 +37,15 @@ class DaemonLock:
             os.close(folder_fd)
 
     def take(self) -> None:
-        """The folder is ours, and the file tells our process id.
+        """The folder is ours, and the file tells our process id; the catalog counts as not in order yet.
 
         Raises:
             LockHeldError: a daemon already works on this folder; nothing was changed.
             OSError: the disk refused; nobody holds the lock by it.
         """
         try:
-            if _lock_byte(self._fd, 0):
+            if _lock_byte(self._fd, _GUARDS):
+                _lock_byte(self._fd, _RECOVERS)
                 self._write(f"{os.getpid()}\n")
                 return
             holder = _pid_in(self._fd) or "unknown"
@@ -55,6 +58,10 @@ class DaemonLock:
             f"{self._path}: another backup-agent (process {holder}) already guards this folder",
             hint="stop it first, or give each agent its own backup_dir",
         )
+
+    def end_recovery(self) -> None:
+        """The catalog agrees with the folder: commands may judge by it."""
+        _unlock_byte(self._fd, _RECOVERS)
 
     def tell(self, about: Mapping[str, str | None]) -> None:
         """Commands can ask what the daemon works by, see `daemon_about`; the lock must be ours."""
@@ -75,6 +82,15 @@ class DaemonLock:
 
 def daemon_pid(state_dir: str) -> int | None:
     """Return the process id of the daemon that works on this folder now, or None."""
+    return _holder(state_dir, _GUARDS)
+
+
+def is_recovering(state_dir: str) -> bool:
+    """Whether the daemon that works here, or a command in its place, still makes the catalog agree with the folder."""
+    return _holder(state_dir, _RECOVERS) is not None
+
+
+def _holder(state_dir: str, byte: int) -> int | None:
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(os.path.join(state_dir, "daemon.lock"), flags)
@@ -82,7 +98,7 @@ def daemon_pid(state_dir: str) -> int | None:
         return None
     try:
         # Asking takes nothing: a daemon that starts at this moment must not find the lock held.
-        return _pid_in(fd) if _is_held(fd, 0) else None
+        return _pid_in(fd) if _is_held(fd, byte) else None
     finally:
         os.close(fd)
 
