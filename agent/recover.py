@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from agent.adoption import adopt_unknown, know_rewritten
 from agent.compaction import shorten_journal
 from agent.core.errors import BackupFolderReplacedError
-from agent.core.model import Snapshot
+from agent.core.model import Grade, Snapshot
 from agent.disk.atomic import flush_file_system
 from agent.disk.beneath import split_rel
 from agent.disk.presence import is_folder
 from agent.disk.staging import StagingFolder, open_root
+from agent.disk.walk import signature_of
 from agent.displaced import keep_leftover
 from agent.references import know_references
 from agent.rotation import delete, plan_all, plan_budget
@@ -48,7 +49,7 @@ def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovere
     _sweep(ws, done)
     ws.await_check()
     try:
-        delete(ws, ws.catalog.doomed())
+        _finish_deletions(ws)
     except OSError as error:
         done.failures.append((str(error.filename), error))
     done.lost_catalog = ws.catalog_was_lost
@@ -67,6 +68,31 @@ def recover(ws: Workspace, go_on: Callable[[], bool] = lambda: True) -> Recovere
 def never_recovered(ws: Workspace) -> bool:
     """Whether the catalog is a new one that nobody compared with the folder yet."""
     return ws.catalog.note(_CLEAN) is None
+
+
+def _finish_deletions(ws: Workspace) -> None:
+    """What a crash cut short is done; but the good copies of a file that may be damaged by now stay.
+
+    Raises:
+        OSError: some could not be deleted, or the disk does not tell whether they are there.
+    """
+    good = [s for s in ws.catalog.doomed() if s.grade is Grade.GOOD]
+    held = {rel for rel in {s.rel for s in good} if not _is_as_it_was_good(ws, rel)}
+    there = [s for s in good if s.rel in held and _size(os.path.join(ws.store.path, s.name)) is not None]
+    ws.catalog.spare(there)  # their next rotation plans anew
+    delete(ws, ws.catalog.doomed())
+
+
+def _is_as_it_was_good(ws: Workspace, rel: str) -> bool:
+    """Whether the data file was good when it was last looked at, and did not change since."""
+    state = ws.catalog.file(rel)
+    if state is None or state.grade is not Grade.GOOD:
+        return False
+    try:
+        with ws.data_root() as root_fd:
+            return signature_of(os.stat(rel, dir_fd=root_fd, follow_symlinks=False)) == state.signature
+    except OSError:
+        return False
 
 
 def mark_clean(ws: Workspace) -> None:

@@ -35,7 +35,7 @@ def rotate(ws: Workspace, rel: str, state: FileState) -> int:
     """Carry the plan for the good snapshots of `rel` out; return how many are gone.
 
     Raises:
-        OSError: some could not be deleted; that is tried again at the next start.
+        OSError: some could not be deleted; they count as gone until the next start.
     """
     doomed = plan_file(ws, rel, state).delete
     delete(ws, doomed)
@@ -76,7 +76,7 @@ def plan_budget(ws: Workspace) -> list[str]:
 
 
 def delete(ws: Workspace, snapshots: Sequence[Snapshot]) -> None:
-    """The copies are gone from folder and catalog; a crash on the way is finished at the next start.
+    """The copies are gone from folder and catalog; a crash on the way looks like no loss at the next start.
 
     Raises: as `rotate`; the others are gone.
     """

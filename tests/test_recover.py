@@ -173,6 +173,56 @@ def test_snapshots_that_cannot_be_seen_have_not_vanished(bench: Bench, monkeypat
     assert grades(bench) == before
 
 
+@pytest.mark.parametrize("harm", ["damaged", "gone", "suspect", "changed"])
+def test_good_copies_whose_deletion_was_cut_short_stay_while_nobody_knows_how_their_file_is(
+    bench: Bench, harm: str
+) -> None:
+    good = [s for s in bench.ws.catalog.snapshots(USERS) if s.grade is Grade.GOOD]
+    before = grades(bench)
+    bench.ws.catalog.doom(good[1:])
+    if harm == "damaged":
+        bench.write(b'{"users": [')
+    elif harm == "gone":
+        (bench.data / USERS).unlink()
+    elif harm == "changed":
+        bench.protect(document(3))
+        bench.write(document(4))
+        before = grades(bench) | before
+
+    assert restart(bench).vanished == []
+
+    assert grades(bench) == before
+    assert (bench.backups / good[1].name).exists()
+
+
+def test_spared_copies_go_with_the_next_rotation(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "backup: {retention: {keep_last: 1, keep_intervals: 0, keep_hourly: 0, keep_daily: 0}}")
+    recover(bench.ws)
+    bench.protect(document(1))
+    bench.ws.catalog.doom([bench.protect(document(2))])
+    bench.write(document(3))
+    restart(bench)
+    assert len(bench.stored()) == 1
+
+    bench.look()
+
+    assert bench.stored() == [document(3)]
+    assert len(list(bench.backups.glob("users*"))) == 1
+
+
+def test_deletion_that_was_cut_short_is_no_loss_and_what_was_set_aside_goes(bench: Bench) -> None:
+    *_, oldest = (s for s in bench.ws.catalog.snapshots(USERS) if s.grade is Grade.GOOD)
+    (suspect,) = (s for s in bench.ws.catalog.snapshots(USERS) if s.grade is Grade.SUSPECT)
+    bench.ws.catalog.doom([oldest, suspect])
+    (bench.backups / oldest.name).unlink()
+
+    done = restart(bench)
+
+    assert (done.vanished, bench.ws.catalog.doomed()) == ([], [])
+    assert {oldest.name, suspect.name}.isdisjoint(grades(bench))
+    assert not (bench.backups / suspect.name).exists()
+
+
 def test_temporary_files_of_a_killed_agent_are_gone(bench: Bench) -> None:
     staging = bench.backups / ".agent/staging"
     (staging / "backup-agent-0011223344556677.part.tmp").write_bytes(b"half")

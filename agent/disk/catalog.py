@@ -167,10 +167,16 @@ class Catalog(Database):
 
     def doom(self, snapshots: Sequence[Snapshot]) -> None:
         """Say that these files are about to be deleted by us, so that a crash in between looks like no loss."""
+        self._mark(snapshots, doomed=1)
+
+    def spare(self, snapshots: Sequence[Snapshot]) -> None:
+        """Take that back."""
+        self._mark(snapshots, doomed=0)
+
+    def _mark(self, snapshots: Sequence[Snapshot], *, doomed: int) -> None:
         with self.transaction():
-            self._db.executemany(
-                "UPDATE snapshots SET doomed=1 WHERE name=?", [(os.fsencode(s.name),) for s in snapshots]
-            )
+            names = [(doomed, os.fsencode(s.name)) for s in snapshots]
+            self._db.executemany("UPDATE snapshots SET doomed=? WHERE name=?", names)
 
     def doomed(self) -> list[Snapshot]:
         return [snapshot(row) for row in self._read(f"SELECT {SNAPSHOT_COLUMNS} FROM snapshots WHERE doomed=1")]
