@@ -149,7 +149,8 @@ class Workspace:
     def know_root(self, root_fd: int) -> None:
         """The data folder is the one that holds the files: remembered, so that an empty mount point is told from it.
 
-        Another folder is believed to be it once it holds most of the files that were there this week.
+        Another folder is believed to be it once it holds most of the files that were there this week, and an empty one
+        never.
         """
         if self.catalog.note(_ROOT_NOTE) is not None and (self.is_known_root(root_fd) or self._lacks_most_files()):
             return
@@ -158,6 +159,8 @@ class Workspace:
     def _lacks_most_files(self) -> bool:
         counts = self.catalog.count_files()
         present = sum(counts.values()) - counts.get(Grade.MISSING, 0)
+        if not present:
+            return bool(counts)
         return self.catalog.count_missing(since=self.clock.utc() - _WEEK) > present
 
     def is_known_root(self, root_fd: int) -> bool:

@@ -14,10 +14,12 @@ from bench import DAMAGE, USERS, Bench, document
 import agent.compaction as compaction_module
 from agent.announce import Announcer
 from agent.config import load_config
+from agent.core.decide import LeftWhy
 from agent.core.model import FileState, Grade
 from agent.disk.catalog import Catalog
 from agent.logs import configure_logs
 from agent.metrics import Metrics
+from agent.outcome import Ending
 from agent.record import Recorder
 from agent.recover import recover
 from agent.rounds import Rounds
@@ -315,3 +317,23 @@ def test_file_that_is_being_written_at_the_end_is_told(days: Days, capsys: pytes
 
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [event["files"] for event in events if event["event"] == "changes_left_pending"] == [[USERS]]
+
+
+@pytest.mark.parametrize("rule", ["{path: users.json, required: true}", "{path: '*.json', required: true}"])
+def test_empty_mount_point_is_not_believed_after_a_week_and_gets_no_file(tmp_path: Path, rule: str) -> None:
+    """It has no more than one file to miss, so that most files at once says nothing."""
+    bench = Bench(tmp_path, f"{POLLING}\nfiles: [{rule}]")
+    days = Days(bench)
+    bench.write(document(1))
+    days.pass_s(120, step_s=10)
+    assert len(bench.stored()) == 1
+    bench.data.rename(tmp_path / "unmounted")
+    bench.data.mkdir()
+    days.pass_s(9 * 86400, step_s=7200)
+    days.close()
+
+    bench.open()
+    outcome = bench.look(at_gate=True, waited_s=60)[0]
+
+    assert (outcome.ending, outcome.left_why) == (Ending.LEFT, LeftWhy.MASS)
+    assert os.listdir(bench.data) == []
