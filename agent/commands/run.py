@@ -1,6 +1,7 @@
 """`run`: guard a data folder until told to stop."""
 
 import argparse
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -93,9 +94,12 @@ def _serve(config: Config, metrics: Metrics, service: Service) -> WebServer | No
     try:
         host, port = web.start()
     except OSError as error:
+        step = "another program has the port: set metrics.listen"
+        if error.errno == errno.EAGAIN:
+            step = "raise the limit of threads, and restart the agent"
         log.warning(
             "metrics_unavailable", listen=config.metrics.listen, error=str(error),
-            hint="another program has the port: set metrics.listen; the files are guarded all the same",
+            hint=f"{step}; the files are guarded all the same",
         )  # fmt: skip
         return None
     with suppress(OSError):
