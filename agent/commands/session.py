@@ -142,7 +142,10 @@ def _open_in_order(config: Config, *, only_reads: bool) -> tuple[Workspace, bool
                 raise
             ws.close()  # the daemon may put another catalog in its place
         if monotonic() >= give_up_at:
-            raise RecoveringError(f"{_comparing(config)}: nothing was done", hint="try again in a minute; if it stays so, the log of the agent says why")
+            raise RecoveringError(
+                f"{_comparing(config)}: nothing was done",
+                hint="try again in a minute; if it stays so, the log of the agent says why",
+            )
         sleep(_RECOVERY_ASK_S)
 
 
