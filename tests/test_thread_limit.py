@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from bench import Bench, document
+from bench import USERS, Bench, document
 
 from agent.core.notice import Notice, NoticeKind
 from agent.disk import atomic, lease
@@ -178,6 +178,14 @@ def test_small_files_are_protected_and_a_large_one_is_told(tmp_path: Path) -> No
     assert large.ending is Ending.UNREADABLE
     assert large.error is not None
     assert "no thread" in str(large.error)
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_file_that_would_be_copied_while_it_is_digested_is_copied_afterwards(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.write(b" " * 200_000 + document(1))
+
+    assert bench.look(USERS)[0].ending is Ending.PUBLISHED
 
 
 @pytest.mark.usefixtures("no_threads")

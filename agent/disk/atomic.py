@@ -133,15 +133,30 @@ def begin(work: Callable[[], _T]) -> Future[_T]:
     return _hand_over(work).future
 
 
+def begin_beside(work: Callable[[], _T]) -> Future[_T] | None:
+    """As `begin` for work that waits for its caller too: None, and it is never done, where no thread can be made."""
+    job = _Job(work)
+    try:
+        _flushers.submit(job.run)
+    except RuntimeError:
+        if job.claim():
+            return None
+    return job.future
+
+
 class _Job(Generic[_T]):
-    """Work that is done once, by whoever comes to it first."""
+    """Work that is done once at most, by whoever comes to it first."""
 
     def __init__(self, work: Callable[[], _T]) -> None:
         self.future: Future[_T] = Future()
         self._work, self._begun = work, Lock()
 
+    def claim(self) -> bool:
+        """Whether nobody came to it so far; from now on nobody does."""
+        return self._begun.acquire(blocking=False)
+
     def run(self) -> None:
-        if not self._begun.acquire(blocking=False):
+        if not self.claim():
             return
         try:
             result = self._work()

@@ -11,7 +11,7 @@ from typing import IO, Protocol
 
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import Kind, parse_name, snapshot_name
-from agent.disk.atomic import begin, flush, rename_new
+from agent.disk.atomic import begin_beside, flush, rename_new
 from agent.disk.beneath import parent_beneath
 from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
 from agent.disk.codec import Compression, digest_of_stream, is_damage, open_reader
@@ -59,9 +59,11 @@ class Store:
         """As `disk.publish.Batch`."""
         return Batch(drafts, staging, backup_dir=self.path, journal=self._journal, compression=self._compression)
 
-    def prepare(self, content: bytes | StagedFile, digest: Future[str], staging: StagingFolder) -> Future[StagedFile]:
-        """As `disk.publish.prepare`, begun beside the caller."""
-        return begin(lambda: prepare(content, digest, staging, self._compression))
+    def prepare(
+        self, content: bytes | StagedFile, digest: Future[str], staging: StagingFolder
+    ) -> Future[StagedFile] | None:
+        """As `disk.publish.prepare`, begun beside the caller, who sets `digest`; None where it cannot be."""
+        return begin_beside(lambda: prepare(content, digest, staging, self._compression))
 
     # read
 
