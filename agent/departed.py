@@ -1,10 +1,10 @@
 """The snapshots of files that were deleted on purpose: once `keep_deleted` has passed they go, without a publish."""
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 
 from agent.core.model import Grade
+from agent.disk.presence import is_gone
 from agent.lanes import Lanes
 from agent.outcome import Outcome
 from agent.rotation import delete, plan_file
@@ -66,16 +66,8 @@ def rotate_departed(ws: Workspace) -> Iterator[tuple[str, int]]:
 def _rotate_one(ws: Workspace, root_fd: int, rel: str) -> int:
     with ws.locks.session() as locks:
         state = ws.catalog.file(rel) if locks.take(rel) else None
-        if state is None or state.grade is not Grade.MISSING or not _is_gone(root_fd, rel):
+        if state is None or state.grade is not Grade.MISSING or not is_gone(rel, root_fd):
             return 0
         doomed = plan_file(ws, rel, state).delete
         delete(ws, doomed)
         return len(doomed)
-
-
-def _is_gone(root_fd: int, rel: str) -> bool:
-    try:
-        os.stat(rel, dir_fd=root_fd, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    return False

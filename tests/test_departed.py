@@ -6,6 +6,7 @@ from bench import USERS, Bench, document
 
 from agent import departed
 from agent.departed import Departed, rotate_departed
+from agent.disk.presence import is_gone
 from agent.lanes import Lanes
 
 DAY_S = 86400.0
@@ -65,15 +66,15 @@ def test_a_file_that_is_back_and_one_that_somebody_works_on_keep_theirs(tmp_path
 def test_a_file_that_the_disk_does_not_tell_of_keeps_no_other_from_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(root_fd: int, rel: str) -> bool:
+    def refuse(rel: str, root_fd: int) -> bool:
         if rel == "a.json":
             raise PermissionError(errno.EACCES, "Permission denied", rel)
-        return real(root_fd, rel)
+        return is_gone(rel, root_fd)
 
-    bench, real = gone(tmp_path, KEPT, SHOP), departed._is_gone
+    bench = gone(tmp_path, KEPT, SHOP)
     bench.lose("a.json")
     bench.clock.advance(91 * DAY_S)
-    monkeypatch.setattr(departed, "_is_gone", refuse)
+    monkeypatch.setattr(departed, "is_gone", refuse)
     went = list[tuple[str, int]]()
 
     with pytest.raises(PermissionError, match=r"a\.json"):

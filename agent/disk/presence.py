@@ -16,15 +16,25 @@ def is_there(path: str) -> bool:
     return _mode(path, follow=False) is not None
 
 
-def is_absent(name: str, folder_fd: int) -> bool:
-    """Whether the folder certainly has nothing of this name: an error is not an absence."""
+def is_gone(name: str, folder_fd: int) -> bool:
+    """Whether the folder has nothing of this name.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
     try:
         os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return True
+    return False
+
+
+def is_absent(name: str, folder_fd: int) -> bool:
+    """As `is_gone`, and False where the disk does not tell: an error is not an absence."""
+    try:
+        return is_gone(name, folder_fd)
     except OSError:
         return False
-    return False
 
 
 def is_folder(path: str) -> bool:

@@ -73,12 +73,10 @@ def test_command_waits_for_the_recovery_to_end(place: Place, lock: DaemonLock) -
 
 @pytest.mark.parametrize("verb", ["status", "list", "show"])
 def test_command_that_only_reads_goes_on_and_says_so(place: Place, lock: DaemonLock, verb: str) -> None:
-    began = time.monotonic()
-
     _, _, said = place.run(verb, *(["users.json"] if verb == "show" else []))
 
     assert "still compares its catalog" in said
-    assert time.monotonic() - began < session_module._RECOVERY_WAIT_S / 2
+    assert "what is told here may lack some" in said  # one that waits in vain ends with `nothing was done`
 
 
 def test_command_beside_a_daemon_in_order_does_not_wait(place: Place, lock: DaemonLock) -> None:
