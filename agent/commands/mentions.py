@@ -12,7 +12,7 @@ from agent.commands.names import all_files
 from agent.commands.progress import with_progress
 from agent.commands.session import Session
 from agent.disk.capture import CHUNK_BYTES
-from agent.disk.codec import DamagedError
+from agent.disk.codec import is_damage
 
 _TEXT_MIN = 4  # a shorter one stands everywhere, and means nothing there
 
@@ -51,7 +51,9 @@ def mentions(session: Session, key: str, but: str) -> Elsewhere:
                     break
             except FileNotFoundError:
                 continue
-            except (OSError, DamagedError) as error:
+            except Exception as error:
+                if not isinstance(error, OSError) and not is_damage(error):
+                    raise
                 found.unread[rel] = str(error)
     return found
 

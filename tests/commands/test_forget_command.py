@@ -251,6 +251,21 @@ def test_other_file_that_cannot_be_read_is_told_as_not_looked_through(place: Pla
     assert (code, "not looked through: guilds/9001.json: " in err) == (3, True)
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_other_file_whose_compressed_snapshot_is_rotten_is_told_as_not_looked_through(
+    place: Place, compression: str
+) -> None:
+    """It ended with a traceback, after the record was gone."""
+    place.configure(f"backup: {{compression: {compression}}}\n")
+    scattered(place)
+    (rotten,) = place.backups.glob("guilds/9002_backup_*")
+    rotten.write_bytes(rotten.read_bytes()[:-9])
+
+    code, _, err = place.run("forget-record", "levels.json", "100013", "--yes")
+
+    assert (code, "not looked through: guilds/9002.json: " in err) == (3, True)
+
+
 @pytest.mark.parametrize(("words", "left"), [(["--all"], set()), (["guilds"], {"levels.json"})])
 def test_one_key_is_forgotten_in_every_file_that_has_it(place: Place, words: list[str], left: set[str]) -> None:
     scattered(place)
