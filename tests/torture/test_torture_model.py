@@ -15,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 sys.path.insert(0, str(Path(__file__).parent))
 
 import model
+import model_agent
+import model_store
 
 import agent.core.decide as decide_module
 from agent.core.model import Grade, Snapshot
@@ -131,9 +133,9 @@ def wait_for_ever(self: Settler, rel: str, *, at: float, first_at: float | None)
 @pytest.mark.parametrize(
     ("target", "name", "broken", "complaint"),
     [
-        (model, "plan_retention", plan_that_keeps_nothing, "newest good|pinned"),
-        (model, "next_stamp", stamp_by_the_clock, "a stamp went back"),
-        (model, "restore_candidates", any_restore_point, "not good"),
+        (model_store, "plan_retention", plan_that_keeps_nothing, "newest good|pinned"),
+        (model_store, "next_stamp", stamp_by_the_clock, "a stamp went back"),
+        (model_agent, "restore_candidates", any_restore_point, "not good"),
         (decide_module, "heals_in_window", no_heals_counted, "more attempts"),
         (Settler, "retry", wait_for_ever, "final state has no snapshot|waits for"),
     ],
@@ -161,4 +163,4 @@ def test_a_day_of_model_time_passes() -> None:
     world.wait(86_400)
 
     assert world.utc - before >= timedelta(days=1)
-    assert world.agent.snapshots(model.FILES[0])[0].grade is Grade.GOOD
+    assert world.agent.store.kept[model.FILES[0]][0].grade is Grade.GOOD
