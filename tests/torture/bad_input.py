@@ -27,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "checks"))  # its texts and its judge are those of this torture too
 sys.path.insert(0, str(Path(__file__).parent))
 
+import plant_texts
 import plants
 from test_json_runtimes import NODE, document, mutated, read_by_node, read_by_python, texts
 
@@ -68,7 +69,7 @@ def timed(cases: Iterator[object]) -> None:
 def names(dice: random.Random, count: int) -> None:
     """Whatever a name says, the data file it stands for lies below the folder, and the way back is exact."""
     for _ in range(count):
-        name = plants.name(dice)
+        name = plant_texts.name(dice)
         parsed, foreign = parse_name(name), parse_foreign(name)
         for rel in (parsed.rel if parsed else None, foreign[0] if foreign else None):
             assert rel is None or is_below(rel), (name, rel)
@@ -92,11 +93,11 @@ def is_below(rel: str) -> bool:
 def config(dice: random.Random, count: int) -> None:
     """A config is used or refused with its places, whatever it holds."""
     example = (HERE.parents[1] / "config.example.yaml").read_bytes()
-    bombs = plants.yaml_bombs()
+    bombs = plant_texts.yaml_bombs()
 
     def cases() -> Iterator[bytes]:
         for turn in range(count // 20 + len(bombs)):
-            text = bombs[turn] if turn < len(bombs) else plants.yaml_text(dice, example)
+            text = bombs[turn] if turn < len(bombs) else plant_texts.yaml_text(dice, example)
             path = Path("config.yaml")
             path.write_bytes(text)
             try:
@@ -114,7 +115,7 @@ def reading(dice: random.Random, count: int) -> None:
     mended: dict[Parser, list[bytes]] = {parser: [] for parser in Parser}
 
     def cases() -> Iterator[bytes]:
-        heavy = plants.heavy_texts() if count >= WHOLE else []
+        heavy = plant_texts.heavy_texts() if count >= WHOLE else []
         samples = [*heavy, *texts(count, seed=dice.randrange(1 << 30))]
         for sample in samples:
             whole = json.dumps(document(dice)).encode("utf-8", "surrogatepass")
@@ -147,7 +148,7 @@ def repair(dice: random.Random, count: int) -> None:
 
     def cases() -> Iterator[bytes]:
         for _ in range(count // 4):
-            schema = plants.schema(dice)
+            schema = plant_texts.schema(dice)
             data = json.dumps(document(dice, 5)).encode("utf-8", "surrogatepass")
             data = mutated(dice, data) if dice.random() < 0.3 else data
             older = json.dumps(document(dice, 5)).encode("utf-8", "surrogatepass") if dice.random() < 0.7 else None

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from calls import Blow, Call, Strike
 from scene import Scene
-from syscalls import Blow, Call, Ended, Strike
+from syscalls import Ended
 from walk import walk_from_command_line
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.EINTR)

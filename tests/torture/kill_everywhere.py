@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from calls import Blow, Strike
 from scene import Scene
-from syscalls import Blow, Ended, Strike
+from syscalls import Ended
 from walk import walk_from_command_line
 
 _BEYOND = 5  # threads make runs differ by some calls

@@ -14,7 +14,6 @@ import itertools
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,22 +21,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event as Flag
-from threading import Lock, Thread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "proof"))  # the rig of the proofs is programs, not a package
 
-from observer import Event, Observer
+from beside import Commands, SecondAgents
 from odd_bot import STYLES as ODD_STYLES
-from rig import Agent, Place, Process, agent_command, bot, damager, digest_of, wait_until
+from rig import Agent, Place, Process, bot, damager, digest_of, wait_until
+from witness import Witness
 
 HERE = Path(__file__).parent
 STYLES = ("inplace", "rename", "burst", *ODD_STYLES)
 RETENTION = {"keep_last": 2, "keep_intervals": 0, "keep_hourly": 0, "keep_daily": 0}
 LIMIT_S = 15.0  # for a heal or a snapshot, on a loaded machine, with every call held up
-COMMAND_LIMIT_S = 60.0
-SECOND_AGENT_EVERY_S = 3.0
-GLIMPSE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -79,202 +74,6 @@ class Outcome:
             f"{self.undone} swaps undone, {self.rotated} snapshots rotated away, {self.overruled} states replaced by a "
             f"person, {self.second_agents} second agents refused; {ran}"
         )
-
-
-class Commands:
-    """A person at work: one command after the other, for as long as they are not held."""
-
-    def __init__(self, place: Place, seed: int) -> None:
-        self.place, self.dice = place, random.Random(seed)
-        self.counts: dict[str, int] = {}
-        self.pinned: set[str] = set()
-        self.restores: list[list[float]] = []  # begin and end, monotonic nanoseconds
-        self.violations: list[str] = []
-        self.over, self.may_run, self.guard = Flag(), Flag(), Lock()
-        self.thread = Thread(target=self.work, daemon=True)
-
-    def __enter__(self) -> "Commands":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.may_run.set()
-        self.thread.join()
-
-    def hold(self) -> None:
-        """No command is under way when this returns, and none begins before `go_on`."""
-        self.may_run.clear()
-        with self.guard:
-            pass
-
-    def go_on(self) -> None:
-        self.may_run.set()
-
-    def work(self) -> None:
-        while not self.over.wait(self.dice.uniform(0, 0.3)):
-            if self.may_run.wait(0.2):
-                with self.guard:
-                    self.one()
-
-    def one(self) -> None:
-        names = [path.name for path in self.place.copies()]
-        old = self.dice.choice(names) if names else "none"
-        users = str(self.place.users)
-        verb, *arguments = self.dice.choice(
-            [
-                ["list", users], ["list"], ["check"], ["snapshot"], ["accept", users], ["restore", users],
-                ["restore", users], ["restore", "--snapshot", old], ["pin", old], ["unpin", old],
-            ]
-        )  # fmt: skip
-        span = [time.monotonic_ns(), float("inf")]
-        if verb == "restore":
-            self.restores.append(span)
-        done = self.call(verb, arguments)
-        span[1] = time.monotonic_ns()
-        if done == 0 and verb == "pin":
-            self.pinned.add(old)
-        if verb == "unpin":
-            self.pinned.discard(old)
-        self.counts[verb] = self.counts.get(verb, 0) + 1
-
-    def call(self, verb: str, arguments: Sequence[str]) -> int | None:
-        """Run one command; it may refuse (a copy that was rotated away, say), but neither fall over nor hang."""
-        command = agent_command(verb, "--config", str(self.place.config), *arguments)
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
-        except subprocess.TimeoutExpired:
-            self.violations.append(f"`{verb} {' '.join(arguments)}` hung")
-            return None
-        if "Traceback" in done.stderr or done.returncode not in (0, 1, 2, 3, 4):
-            self.violations.append(f"`{verb} {' '.join(arguments)}` fell over: {done.stderr[-1500:]}")
-        return done.returncode
-
-    def restored_since(self, moment_ns: float) -> bool:
-        return any(end >= moment_ns for _, end in self.restores)
-
-
-class Witness(Observer):
-    """The proof's observer, told that a person may put an older state in the place of a newer one, which is kept."""
-
-    def __init__(self, place: Place, commands: Commands) -> None:
-        self.commands = commands
-        self.kept: set[str] = set()  # digests that were ever seen on a shelf
-        self.shelved: set[Path] = set()
-        self.overruled: dict[str, Event] = {}
-        self.healed_at: tuple[Event, float] | None = None
-        self.replaced: dict[str, Event] = {}  # damages that were healed for good
-        self.newest_name = ""
-        super().__init__(place)
-
-    def complaint_about(self, live: bytes | None) -> str | None:
-        complaint = super().complaint_about(live)
-        assert self.last is not None
-        seen = digest_of(live or b"")
-        if seen == self.last.sha256:
-            self.overruled.pop(seen, None)
-        if complaint is None or seen not in self.kept or not self.commands.restored_since(self.last.end_ns):
-            return complaint
-        self.overruled[self.last.sha256] = self.last
-        return None
-
-    def judge(self) -> None:
-        """A damage that stays healed is replaced; what an undo shows for an instant is not."""
-        super().judge()
-        if self.last is None or self.healed is None:
-            self.healed_at = None
-        elif self.healed_at is None or self.healed_at[0] is not self.last:
-            self.healed_at = self.last, time.monotonic()
-        elif time.monotonic() - self.healed_at[1] > GLIMPSE_S:
-            self.replaced[self.last.sha256] = self.last
-
-    def complaint_about_heal(self, live: bytes, seen: str) -> str | None:
-        """As the proof's, but what an undo under way shows goes by itself: it is complained of only when it stays."""
-        self.note_copies()
-        assert self.last is not None
-        newest = self.copies[max(self.copies)][0] if self.copies else ""
-        was_asked_for = seen in self.kept and self.commands.restored_since(self.last.end_ns)
-        if was_asked_for or seen == newest or (live and self.damaged_bytes.startswith(live)):
-            return None
-        self.healed = None
-        self.heals.pop()
-        return f"resurrected: after {self.last.what} {self.name_of(seen)} is live, the newest snapshot is {self.name_of(newest)}"
-
-    def note_copies(self) -> None:
-        super().note_copies()
-        good = self.place.copies()
-        if good:
-            if good[-1].name < self.newest_name:
-                self.violations.append(f"the newest good snapshot went: {self.newest_name}, now {good[-1].name}")
-            self.newest_name = good[-1].name
-        elif self.newest_name:
-            self.violations.append("no good snapshot is left")
-        self.kept |= {digest for digest, _ in self.copies.values()}
-        for path in (*self.place.copies("suspect"), *self.place.copies("quarantined")):
-            if path not in self.shelved:
-                try:
-                    self.kept.add(digest_of(path.read_bytes()))
-                except FileNotFoundError:
-                    continue  # accepted between the two looks
-                self.shelved.add(path)
-
-    def audit(self) -> None:
-        """Judge what is left, when the agent is down and all logs are complete."""
-        self.shelved.clear()  # what was moved aside may have been written to since
-        self.look()
-        for name, (digest, _) in self.copies.items():
-            if digest not in self.states:
-                self.violations.append(f"torn: snapshot {name} is not a state the bot finished writing")
-        damaged = {event.sha256 for event in self.events if event.is_damage}
-        for path in self.place.copies("suspect"):
-            if digest_of(path.read_bytes()) not in self.states | damaged:
-                self.violations.append(f"torn: {path.name} is neither a state of the bot nor a damage")
-        for sha256, event in self.overruled.items():
-            if sha256 not in self.kept:
-                self.violations.append(f"lost: {event.what} was replaced by a person's restore and is kept nowhere")
-        for sha256, event in self.replaced.items():
-            if sha256 not in self.kept:
-                self.violations.append(f"lost: the bytes of {event.what} were replaced and are kept nowhere")
-
-
-class SecondAgents:
-    """Starts the agent again and again on the same folder: each must refuse at once and change nothing."""
-
-    def __init__(self, place: Place) -> None:
-        self.place, self.over, self.refused = place, Flag(), 0
-        self.violations: list[str] = []
-        self.thread = Thread(target=self.work, daemon=True)
-
-    def __enter__(self) -> "SecondAgents":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
-
-    def work(self) -> None:
-        self.one()
-        while not self.over.wait(SECOND_AGENT_EVERY_S):
-            self.one()
-
-    def one(self) -> None:
-        """It waits a while for the folder; when the run is over sooner, it is told to stop and refuses then."""
-        command = agent_command("run", "--config", str(self.place.config))
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
-            ended = wait_until(lambda: self.over.is_set() or child.poll() is not None, limit_s=COMMAND_LIMIT_S)
-            if self.over.is_set():
-                child.terminate()
-            elif not ended:
-                self.violations.append("a second agent stayed")
-                child.kill()
-                return
-            said = child.communicate()[0]
-        if child.returncode == -signal.SIGTERM:
-            return  # the run was over before it listened
-        self.refused += 1
-        if child.returncode != 1 or "another backup-agent" not in said:
-            self.violations.append(f"a second agent ended with {child.returncode}: {said[-800:]}")
 
 
 @contextmanager

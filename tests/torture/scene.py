@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from calls import Blow
 from invariants import copies_in, copy_violations, digest_of, kept_violations, live_violations, violations
 from subject import DAMAGE, USERS, Operation, Place, crowd
-from syscalls import Blow, Ended, run_traced
+from syscalls import Ended, run_traced
 
 from agent.commands import session
 from agent.core.naming import Kind

@@ -8,7 +8,6 @@ Sources: ptrace(2), seccomp(2) (SECCOMP_RET_TRACE), syscall(2) for the registers
 """
 
 import ctypes
-import errno
 import os
 import platform
 import signal
@@ -16,28 +15,9 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
-# Where a call names what it touches: a descriptor or a path in the first argument, a path below a folder, or two.
-_FD, _PATH, _AT, _TWO_PATHS, _TWO_AT = range(5)
-_CALLS = {
-    0: ("read", _FD), 1: ("write", _FD), 2: ("open", _PATH), 3: ("close", _FD), 4: ("stat", _PATH), 5: ("fstat", _FD),
-    6: ("lstat", _PATH), 8: ("lseek", _FD), 16: ("ioctl", _FD), 17: ("pread64", _FD), 18: ("pwrite64", _FD),
-    19: ("readv", _FD), 20: ("writev", _FD), 21: ("access", _PATH), 32: ("dup", _FD), 33: ("dup2", _FD),
-    72: ("fcntl", _FD), 73: ("flock", _FD), 74: ("fsync", _FD), 75: ("fdatasync", _FD), 76: ("truncate", _PATH),
-    77: ("ftruncate", _FD), 80: ("chdir", _PATH), 81: ("fchdir", _FD), 82: ("rename", _TWO_PATHS), 83: ("mkdir", _PATH),
-    84: ("rmdir", _PATH), 85: ("creat", _PATH), 86: ("link", _TWO_PATHS), 87: ("unlink", _PATH), 88: ("symlink", _PATH),
-    89: ("readlink", _PATH), 90: ("chmod", _PATH), 91: ("fchmod", _FD), 92: ("chown", _PATH), 93: ("fchown", _FD),
-    94: ("lchown", _PATH), 137: ("statfs", _PATH), 138: ("fstatfs", _FD), 188: ("setxattr", _PATH),
-    190: ("fsetxattr", _FD), 191: ("getxattr", _PATH), 193: ("fgetxattr", _FD), 194: ("listxattr", _PATH),
-    196: ("flistxattr", _FD), 199: ("fremovexattr", _FD), 217: ("getdents64", _FD), 221: ("fadvise64", _FD),
-    257: ("openat", _AT), 258: ("mkdirat", _AT), 260: ("fchownat", _AT), 262: ("newfstatat", _AT),
-    263: ("unlinkat", _AT), 264: ("renameat", _TWO_AT), 265: ("linkat", _TWO_AT), 267: ("readlinkat", _AT),
-    268: ("fchmodat", _AT), 269: ("faccessat", _AT), 277: ("sync_file_range", _FD), 280: ("utimensat", _AT),
-    285: ("fallocate", _FD), 292: ("dup3", _FD), 295: ("preadv", _FD), 296: ("pwritev", _FD), 306: ("syncfs", _FD),
-    316: ("renameat2", _TWO_AT), 326: ("copy_file_range", _FD), 332: ("statx", _AT), 437: ("openat2", _AT),
-    439: ("faccessat2", _AT),
-}  # fmt: skip
+from calls import CALLS, Blow, Call, Strike
+
 # sched_get_priority_max and _min: they touch nothing, and nobody calls them by chance.
 _MARK, _ASIDE = 146, 147
 
@@ -54,70 +34,6 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 _libc.ptrace.restype = ctypes.c_long
 
 
-class Strike(Enum):
-    """What befalls the call."""
-
-    KILL = auto()  # the whole process, before the call is done
-    FAIL = auto()  # this call is not done and returns an error
-    KEEP_FAILING = auto()  # so do all later ones that can fail in this way
-    SHORT = auto()  # a write is done by half
-
-
-@dataclass(frozen=True)
-class Blow:
-    """`strike` at the `at`-th call (from 1); `code` is the error to return."""
-
-    strike: Strike
-    at: int
-    code: int = 0
-
-
-@dataclass(frozen=True)
-class Call:
-    """One system call: its name, and the path that it touches (the one that appears, where there are two)."""
-
-    name: str
-    path: str
-    creates: bool = False
-    waits: bool = False  # for a lock
-    unlocks: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.path}"
-
-    @property
-    def changes_the_disk(self) -> bool:
-        """Whether what a kill leaves behind may differ before and after this call; locks go with the process."""
-        return self.creates or self.name in _MAKING or self.name in _UNMAKING
-
-    def can_fail_with(self, code: int) -> bool:
-        """Whether the manual page of the call knows this error, or a disk that breaks would bring it."""
-        if self.unlocks:  # the kernel has nothing to refuse there, and SQLite cannot go on from it
-            return False
-        makes = self.creates or self.name in _MAKING
-        return {
-            errno.EIO: True,
-            errno.ENOSPC: makes,
-            errno.EACCES: self.name in _BY_NAME,
-            errno.EMFILE: self.name in _OPENING,
-            errno.EINTR: self.name in _SLOW or self.waits,
-        }.get(code, True)
-
-
-_OPENING = {"open", "openat", "openat2", "creat", "dup", "dup3"}
-_MAKING = {
-    "write", "writev", "pwrite64", "pwritev", "mkdir", "mkdirat", "link", "linkat", "symlink", "rename", "renameat",
-    "renameat2", "ftruncate", "fallocate", "fsync", "fdatasync", "syncfs", "fsetxattr", "setxattr", "copy_file_range",
-}  # fmt: skip
-_UNMAKING = {
-    "unlink", "unlinkat", "rmdir", "truncate", "fchmod", "fchmodat", "chmod", "fchown", "fchownat", "chown", "lchown",
-    "fremovexattr", "utimensat", "creat",
-}  # fmt: skip
-_BY_NAME = {name for name, kind in _CALLS.values() if kind != _FD} | {"fcntl", "setlease"}
-_SLOW = {
-    "open", "openat", "openat2", "creat", "read", "readv", "pread64", "write", "writev", "pwrite64", "close", "fsync",
-    "fdatasync", "syncfs", "flock", "ftruncate", "fallocate",
-}  # fmt: skip
 _SETLK, _SETLKW, _F_UNLCK = (6, 37), (7, 38), 2  # also those of open file descriptions
 _DUPFD, _SETLEASE = (0, 1030), 1024
 
@@ -184,7 +100,7 @@ def _be_traced(act: Callable[[], int]) -> None:
 def _install_filter() -> None:
     """Calls that may touch files stop for the tracer, all others run at full speed."""
     program = [_bpf(0x20, 0, 0, 0)]  # load the number of the call
-    for number in (*_CALLS, _MARK, _ASIDE):
+    for number in (*CALLS, _MARK, _ASIDE):
         program += [_bpf(0x15, 0, 1, number), _bpf(0x06, 0, 0, 0x7FF00000 | number)]  # equal: RET_TRACE
     program.append(_bpf(0x06, 0, 0, 0x7FFF0000))  # RET_ALLOW
     code = ctypes.create_string_buffer(b"".join(program))
@@ -243,11 +159,11 @@ class _Tracer:
         if (
             not self._counting
             or tid in self._aside
-            or message.value not in _CALLS
+            or message.value not in CALLS
             or not self._ask(_GETREGS, tid, self._regs())
         ):
             return _CONT
-        call = self._call(tid, *_CALLS[message.value])
+        call = self._call(tid, *CALLS[message.value])
         if call is None:
             return _CONT
         self._ended.calls.append(call)

@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bad_input
+import plant_texts
 import plants
 
 PARTS = list(bad_input.PARTS)
@@ -65,10 +66,10 @@ def test_hostile_catalog_is_set_aside(tmp_path: Path) -> None:
     ],
 )
 def test_journal_that_lies_about_a_copy_is_not_believed(place: plants.Place, record: dict[str, object]) -> None:
-    cut = f"{'u' * 150}~01234567_backup_{plants.OLD}.json.gz"
+    cut = f"{'u' * 150}~01234567_backup_{plant_texts.OLD}.json.gz"
     told = {"op": "publish", "rel": "users.json", "digest": "0" * 64, "size": 9, "grade": "good", "reason": "change"}
     with (place.state / "journal.jsonl").open("a") as journal:
-        for name in (cut, f"users_backup_{plants.OLD}.json.gz"):
+        for name in (cut, f"users_backup_{plant_texts.OLD}.json.gz"):
             (place.backups / name).write_bytes(b"no gzip")
             journal.write(json.dumps({**told, "name": name, **record}) + "\n")
     (place.state / "catalog.sqlite3").unlink()

@@ -13,8 +13,9 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+from calls import Blow, Strike  # noqa: E402
 from invariants import Expected, digest_of, violations  # noqa: E402  # as the programs of this folder import
-from syscalls import Blow, Strike, can_trace, mark, run_traced  # noqa: E402
+from syscalls import can_trace, mark, run_traced  # noqa: E402
 
 from agent.cli import main  # noqa: E402
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from calls import Blow
 from command_operations import COMMANDS
 from packing_operations import PACKINGS
 from scene import Scene
 from service_operations import SERVICES
 from subject import Operation
-from syscalls import Blow, Ended
+from syscalls import Ended
 from upkeep_operations import UPKEEP
 
 ALL = (*SERVICES, *COMMANDS, *UPKEEP, *PACKINGS)
