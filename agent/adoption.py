@@ -6,10 +6,11 @@ What the journal tells of one counts; else its bytes are checked like those of a
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from agent.checks import check
 from agent.compaction import record_of
@@ -30,16 +31,14 @@ _SIZE_MAX_BYTES = 1 << 62
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
-@dataclass(slots=True)
-class Adopted:
+class Adopted(Struct):
     """What the catalog knows now, and what was passed over, with the reason."""
 
     snapshots: list[Snapshot] = field(default_factory=list)
     failures: list[tuple[str, Exception]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Unknown:
+class _Unknown(Struct, frozen=True):
     rel: str
     name: str
     taken_at: datetime

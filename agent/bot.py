@@ -4,7 +4,8 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.config.sections import Bot
 from agent.core.errors import AgentError
@@ -27,8 +28,7 @@ class BotCommandError(AgentError):
         self.result = result
 
 
-@dataclass(slots=True)
-class BotRun:
+class BotRun(Struct):
     """What became of the bot's start after a heal; `start_error` is set when it may be down."""
 
     start_error: BotCommandError | None = None

@@ -3,9 +3,10 @@
 import errno
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from agent.checks import check
 from agent.core.decide import Heal, restore_candidates
@@ -21,8 +22,7 @@ _CHANGES_SHOWN = 5
 _UNREADABLE = (errno.EIO, errno.EACCES, errno.EBADMSG, errno.ESTALE)
 
 
-@dataclass(frozen=True, slots=True)
-class Cure:
+class Cure(Struct, frozen=True):
     """Bytes that would make the file good again; `fill` writes them, and says whether they were to be had."""
 
     action: HealAction
@@ -41,8 +41,7 @@ class Cure:
         return "; ".join(self.changes[:_CHANGES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-@dataclass(slots=True)
-class Cures:
+class Cures(Struct):
     """The cures for one damaged state.
 
     `failure` is the error that kept a restore point from being read; it may be there all the same.

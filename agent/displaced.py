@@ -4,8 +4,10 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.checks import check
 from agent.core.model import Grade, Ownership, Reason, Shape
@@ -15,8 +17,7 @@ from agent.disk.staging import StagedFile, StagingFolder
 from agent.workspace import Workspace
 
 
-@dataclass(slots=True)
-class Displaced:
+class Displaced(Struct):
     """A damaged inode that a swap took out of sight, kept open: a write that still reaches it is news."""
 
     rel: str
@@ -30,8 +31,7 @@ class Displaced:
         os.close(self.fd)
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """The state that is to be replaced, and what a check said of it."""
 
     capture: Capture

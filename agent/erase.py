@@ -4,8 +4,10 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.checks import check
 from agent.core.errors import ReadBackError
@@ -41,8 +43,7 @@ class Fate(StrEnum):
     LEFT = "left"  # a person has to do it
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One snapshot, what is to be done to it, and why; `after` is the snapshot once it is rewritten."""
 
     snapshot: Snapshot

@@ -4,7 +4,8 @@ At a start no bot runs yet, so that healing is certain; the same walk serves `ch
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agent.core.model import Reason
 from agent.core.settle import Due
@@ -17,8 +18,7 @@ from agent.workspace import Workspace
 _LOOKS_MAX = 3  # a file that was written a moment ago is looked at again, this often
 
 
-@dataclass(slots=True)
-class Gate:
+class Gate(Struct):
     """One pass over the data folder.
 
     `tell` hears every outcome, `pause` waits for the seconds it is given, `stopping` ends the pass early.

@@ -5,8 +5,9 @@ With `bot.stop` and `bot.start` configured the bot is down meanwhile, except at 
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
+
+from msgspec.structs import replace
 
 from agent.adoption import adopt_unknown
 from agent.bot import BotCommandError, BotRun, OnRun, bot_stopped, start_if_left_stopped

@@ -2,7 +2,8 @@
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agent.core.decide import Publish, restore_candidates
 from agent.core.model import Grade
@@ -15,8 +16,7 @@ from agent.workspace import Workspace
 DAMAGED = (Grade.CORRUPT, Grade.INVALID)
 
 
-@dataclass(slots=True)
-class OriginalsKeeper:
+class OriginalsKeeper(Struct):
     """The keeper of a migration: each file has its original, and only what is good goes on to become a snapshot.
 
     The snapshot of a good file is its original too, under two names, where the file system can and nothing compresses.

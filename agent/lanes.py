@@ -5,8 +5,9 @@ What nobody waits for, and may take long, has a calm lane of its own.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from threading import Event
+
+from msgspec import Struct
 
 from agent.core.settle import Due
 from agent.disk.threads import NoThreadError
@@ -15,8 +16,7 @@ from agent.outcome import Outcome
 _SLOW_LANES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """Work on some files; `began` is a moment of the monotonic clock.
 
     `outcomes` holds what was concluded, also of a job that failed later on.

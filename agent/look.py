@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.checks import check
 from agent.config import FileRule
@@ -28,8 +30,7 @@ _COUNT_HOLDS_S = 1.0
 _COUNT_FACTOR = 10.0  # a count of absent files holds for this many times its own cost, so that it is a tenth at most
 
 
-@dataclass(slots=True)
-class Look:
+class Look(Struct):
     """One file on its way through the pipeline; `outcome` ends it."""
 
     due: Due

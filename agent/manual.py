@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.core.model import FileState, Grade, HealAction, Reason, Snapshot
 from agent.core.settle import Due
@@ -19,8 +21,7 @@ from agent.putback import put_back
 from agent.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """A snapshot whose bytes were found whole, in a private copy: no rotation can take them away any more."""
 
     snapshot: Snapshot

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.core.decide import Heal, LeftWhy, Wait, restore_candidates
 from agent.core.model import FileState, Grade, HealAction
@@ -15,8 +17,7 @@ from agent.rotation import bound_aside
 from agent.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class Mending:
+class Mending(Struct, frozen=True):
     """How it ended, and the repair that was, or would be, made."""
 
     outcome: Outcome

@@ -7,7 +7,8 @@ by itself, before its gate; `backup-agent migrate` does it for a person.
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.causes import error_fields
 from agent.core.decide import restore_candidates
@@ -59,8 +60,7 @@ def _was_guarded(ws: Workspace) -> bool:
     return next(looked_at, None) is not None or next(ours, None) is not None
 
 
-@dataclass(slots=True)
-class Migration:
+class Migration(Struct):
     """One migration; `tell`, `pause` and `stopping` are those of the gate, `progress` is called after each file."""
 
     ws: Workspace

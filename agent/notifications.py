@@ -16,10 +16,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
+
+from msgspec import Struct
 
 from agent.core.naming import display
 from agent.core.notice import Delivery, Notice, NoticeKind, Throttle
@@ -38,8 +39,7 @@ Deliver = Callable[[], str | None]
 """Delivers one notice to one receiver; returns why it could not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receivers:
+class Receivers(Struct, frozen=True):
     """Where notices go, and which."""
 
     urls: tuple[str, ...] = ()

@@ -7,9 +7,11 @@ adopted as suspect: it can be chosen, and is never chosen by itself.
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from agent.adoption import CLOCK_SLACK, adopted_grade
 from agent.checks import check
@@ -26,8 +28,7 @@ from agent.workspace import Workspace
 _KEPT = (Grade.GOOD, Grade.SUSPECT)
 
 
-@dataclass(frozen=True, slots=True)
-class OlderCopy:
+class OlderCopy(Struct, frozen=True):
     """A file called like a copy; `rel` is the data file it is one of, None where that is not certain.
 
     `taken_at` is the time of its name, or else that of its last change.
@@ -46,8 +47,7 @@ class OlderCopy:
         return os.path.join(self.root, self.name)
 
 
-@dataclass(slots=True)
-class Adoption:
+class Adoption(Struct):
     """What became of the copies: how many were adopted, by grade, and why others were left alone, by path.
 
     `newest_good` is the path of the newest good one of each data file.

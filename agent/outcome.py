@@ -1,7 +1,8 @@
 """How a look at one data file ended: the one value that log, metrics and the loop are told."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from agent.core.decide import LeftWhy
 from agent.core.model import FileState, Grade, HealAction, Problem, Snapshot
@@ -39,8 +40,7 @@ SOON = frozenset({Ending.WAITING, Ending.BUSY, Ending.CHANGED, Ending.RACED})
 """Endings that are looked at again after the debounce."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The end of one look.  What does not apply is empty."""
 
     rel: str

@@ -8,8 +8,9 @@ goes last.  So the files alone tell how things stand, whatever the catalog knows
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from hashlib import sha256
+
+from msgspec import Struct, field
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Snapshot
@@ -37,8 +38,7 @@ class _BusyError(Exception):
     """Someone else works on the file, or has changed it: later."""
 
 
-@dataclass(slots=True)
-class Packed:
+class Packed(Struct):
     """What was done to the snapshots of one file."""
 
     rel: str
@@ -123,8 +123,7 @@ def _carry_out(
             done.freed_bytes += step.what.stored_bytes - work.size
 
 
-@dataclass(slots=True)
-class _Work:
+class _Work(Struct):
     """One step: the plain bytes of a snapshot or reference, and the form that is made of them."""
 
     ws: Workspace

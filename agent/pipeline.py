@@ -8,7 +8,8 @@ next one is looked at.  The first three steps are in `look.py`.  A file that is 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agent.checks import warnings_of
 from agent.core.decide import Heal, LeaveAlone, Publish, Unchanged, Wait

@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from time import sleep
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.core.model import Ownership
 from agent.disk import swap
@@ -23,8 +25,7 @@ from agent.workspace import Workspace
 Fill = Callable[[StagedFile], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class PutBack:
+class PutBack(Struct, frozen=True):
     """How it ended.  `filled` is False when the chosen bytes could not be had: nothing was touched."""
 
     done: bool = False
@@ -55,8 +56,7 @@ def put_back(ws: Workspace, root_fd: int, rel: str, *, judged: Judged | None, go
     return _stage(place, StagingFolder(ws.config.data_dir, below=rel.rpartition("/")[0]), fill)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Struct, frozen=True):
     """Where good bytes are to go, and what is there."""
 
     ws: Workspace

@@ -5,7 +5,8 @@ Files and journal are the truth; the catalog is their index.  What it does not k
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agent.adoption import adopt_unknown, know_rewritten
 from agent.compaction import shorten_journal
@@ -27,8 +28,7 @@ _FOLDER = "backup_inode"
 _STEP_SNAPSHOTS = 200
 
 
-@dataclass(slots=True)
-class Recovered:
+class Recovered(Struct):
     """What was found and done."""
 
     swept: list[str] = field(default_factory=list)  # temporary files deleted

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import REFERENCES, Kind, belongs_to, parse_name, snapshot_name
@@ -18,8 +19,7 @@ from agent.workspace import Workspace
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
+class Shelf(Struct, frozen=True):
     """The snapshots of one file, newest first, and its references, as the files themselves tell.
 
     `unknown` tells of those that could not be asked, and why.

@@ -5,8 +5,9 @@ import hashlib
 import marshal
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from operator import attrgetter
+
+from msgspec import Struct, field
 
 from agent.config import Config
 from agent.core.model import Grade
@@ -20,8 +21,7 @@ _STEP_FOLDERS = 500
 _STEP_FILES = 2000
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """What one whole walk found.  `skipped` are entries that bear the name of a data file and cannot be one."""
 
     changed: list[str] = field(default_factory=list)

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from agent.outcome import Ending, Outcome
 
 _FINE = (Ending.PUBLISHED, Ending.UNCHANGED, Ending.HEALED, Ending.FORGOTTEN)
 
 
-@dataclass(slots=True)
-class Summary:
+class Summary(Struct):
     """Files are told by their `rel`."""
 
     originals_in: str | None = None  # relative to the backup folder

@@ -7,8 +7,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from agent.checks import CHILD_ABOVE_BYTES, check
 from agent.core.decide import restore_candidates
@@ -32,8 +33,7 @@ class Stopped(Exception):  # noqa: N818  # no error: somebody wants it to end
     """The verification was told to stop in the middle of a file."""
 
 
-@dataclass(slots=True)
-class Verifier:
+class Verifier(Struct):
     """Verifies one file or snapshot at a step, so that whoever drives it may pause in between.
 
     `pause` is called before a file that is being written is looked at again.  `into` is a folder that gets what a drill

@@ -2,8 +2,10 @@
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from agent.core.naming import display
 from agent.disk.catalog import Catalog
@@ -24,8 +26,7 @@ class Trouble(StrEnum):
     UNFIT = "unfit"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One trouble: of the data file `rel`, or of its snapshot `name`."""
 
     kind: Trouble
@@ -41,8 +42,7 @@ class Finding:
         return f"{display(self.name or self.rel)}: {self.what}"
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """What was read, and what was found."""
 
     drill: bool = False
@@ -57,8 +57,7 @@ class Report:
         return [finding for finding in self.findings if finding.is_failure]
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
+class Results(Struct, frozen=True):
     """How the verifications of a folder ended; times are Unix times, 0 for never."""
 
     ended_at: float = 0.0

@@ -4,11 +4,12 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from stat import S_IMODE
 from time import monotonic
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from agent.config import Config, FileRule
 from agent.core.decide import HealPolicy
@@ -50,8 +51,7 @@ class SystemClock:
         return monotonic()
 
 
-@dataclass(slots=True)
-class Workspace:
+class Workspace(Struct):
     """Everything one process needs to work on one data folder.
 
     `catalog_was_lost` tells that the catalog had to be begun anew and must be rebuilt from the files.

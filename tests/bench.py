@@ -3,9 +3,10 @@
 import json
 import signal
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from agent.config import load_config
 from agent.core.model import Grade, Reason, Snapshot

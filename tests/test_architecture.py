@@ -31,7 +31,7 @@ NEIGHBOURS_ALLOWED = {
 
 PURE_MODULES = frozenset(
     {"bisect", "codecs", "collections", "dataclasses", "datetime", "enum", "functools", "hashlib", "heapq", "itertools",
-     "json", "math", "re", "types", "typing"}
+     "json", "math", "msgspec", "re", "types", "typing"}
 )  # fmt: skip
 CLOCK_CALLS = frozenset({"now", "utcnow", "today", "time", "monotonic", "sleep", "perf_counter"})
 EFFECTS = frozenset({"open", "print", "input", "exec", "eval", "__import__"})
@@ -66,6 +66,7 @@ MAY_CATCH_ALL = {
     "adoption.py": "decoders raise errors of their own: `is_damage` sorts them, the rest is raised again",
     "pack.py": "as adoption.py",
     "disk/atomic.py": "as an executor does: it is raised again for whoever waits for the work",
+    "commands/mentions.py": "as adoption.py",
     "disk/packed.py": "as adoption.py",
     "disk/packer.py": "as adoption.py, in the child: the exit code tells damage from a disk that refused",
     "disk/references.py": "as adoption.py",

@@ -1,10 +1,10 @@
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bench import DAMAGE, USERS, Bench, document
+from msgspec.structs import replace
 
 import agent.look as look_module
 from agent.core.decide import LeftWhy

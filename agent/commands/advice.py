@@ -1,6 +1,6 @@
 """What a person should do about a file that is not good."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from agent.commands.caller import pasteable
 from agent.core.decide import LeftWhy
@@ -29,8 +29,7 @@ _OF_PART = {  # of a folder with other files, which a command for the folder wou
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """What to do next, with the name left out as {name}; `text` is empty where there is nothing to do.
 
     `of_part` is said of some files of a folder that has others; None where each such file has to be told by itself.

@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from agent.bot import BotCommandError, bot_stopped
 from agent.commands.caller import note
@@ -24,8 +25,7 @@ _BEING_WRITTEN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[_Result]):
+class Done(Struct, Generic[_Result], frozen=True):
     """How it ended: one result for each plan, in order, and the writes of the bot that came meanwhile and are kept.
 
     `bot_error` tells why the bot could not be started again, if it could not.

@@ -3,7 +3,8 @@
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agent.commands.advice import step_for
 from agent.commands.names import all_files, hidden, known_files, resolve_files
@@ -44,8 +45,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.set_defaults(run=run)
 
 
-@dataclass(slots=True)
-class _Report:
+class _Report(Struct):
     """What was found; `problems` holds one outcome for each file that is not good."""
 
     good: int = 0

@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _SHOWN_BYTES = 44
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """One way to lose a file.  `inflict` breaks it and returns what should be there in the end."""
 
     title: str

@@ -4,7 +4,8 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.commands.moments import parse_time
 from agent.commands.progress import with_progress
@@ -19,8 +20,7 @@ from agent.core.naming import display
 DIFFERS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """What became of one file; `found` is None where it could not be compared record by record."""
 
     rel: str

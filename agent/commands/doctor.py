@@ -7,7 +7,8 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agent.commands.caller import pasteable, read_config
 from agent.commands.examine_files import examine_files

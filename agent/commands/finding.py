@@ -1,8 +1,9 @@
 """What `doctor` says of one aspect."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 from agent.commands.survey import Survey
 from agent.config import Config
@@ -15,8 +16,7 @@ class Level(StrEnum):
     FAIL = "fail"  # something is not protected, or not good
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One line; `next_step` is empty where there is nothing to do."""
 
     aspect: str
@@ -25,8 +25,7 @@ class Finding:
     next_step: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """What is examined: the folders of `config` at the time `now`, and what was seen in the data folder.
 
     `catalog` is None where no agent has worked yet; `daemon` is the process id of one that runs.

@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from agent.adoption import adopt_unknown
 from agent.bot import BotCommandError, bot_stopped

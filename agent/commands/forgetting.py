@@ -4,7 +4,8 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.commands.mentions import text_of
 from agent.commands.session import Session
@@ -28,8 +29,7 @@ from agent.erase import Fate, Step, plan_erasure
 _NAMED_MAX = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Erasing:
+class Erasing(Struct, frozen=True):
     """Takes the record out of one document."""
 
     key: str
@@ -56,8 +56,7 @@ class Erasing:
         return data if text is None else text
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What there is of the record in one file; `error` tells why the file could not be looked through, if so."""
 
     rel: str

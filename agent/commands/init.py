@@ -6,8 +6,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from agent.commands.caller import note
 from agent.commands.inference import require_library

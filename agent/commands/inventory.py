@@ -2,16 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from agent.commands.names import find_files
 from agent.commands.session import Session
 from agent.core.model import FileState, Grade, Snapshot
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """One data file.  `state` is None when it was never looked at; `newest` is its newest snapshot of any grade."""
 
     rel: str

@@ -4,9 +4,10 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from agent.commands.names import all_files
 from agent.commands.progress import with_progress
@@ -26,8 +27,7 @@ def text_of(key: str) -> str:
     return key.rpartition("/")[2].replace("~1", "/").replace("~0", "~") if key.startswith("/") else key
 
 
-@dataclass(slots=True)
-class Elsewhere:
+class Elsewhere(Struct):
     """The files that mention it, and why others, by rel, could not be looked through."""
 
     files: list[str] = field(default_factory=list)

@@ -4,7 +4,8 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from agent.commands.advice import next_step
 from agent.commands.caller import pasteable, read_config

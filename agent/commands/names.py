@@ -3,7 +3,8 @@
 import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.commands.session import Session
 from agent.core.errors import UsageError
@@ -78,8 +79,7 @@ def resolve_file(session: Session, name: str) -> str:
     return meant.rels[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Meant:
+class Meant(Struct, frozen=True):
     """The data files that one name stands for."""
 
     rels: tuple[str, ...]  # sorted; for a folder at least one

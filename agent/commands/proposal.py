@@ -4,7 +4,8 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agent.commands.survey import Seen
 from agent.commands.wording import counted, size
@@ -13,8 +14,7 @@ _FILES_SHOWN = 20
 _PLAIN = re.compile(r"\.{0,2}/[\w./-]*|[A-Za-z][\w./-]*\.json", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
+class Wishes(Struct, frozen=True):
     """What the config is to say; folders as they are to be written, `schemas` by rel, as paths from the config.
 
     `folders` are the schemas that all JSON files right in a folder share.

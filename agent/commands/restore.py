@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
+
+from msgspec.structs import replace
 
 from agent.commands.by_hand import Done, carry_out, tell_late, tell_unkept, warn_of_memory
 from agent.commands.moments import AT_HELP, parse_time

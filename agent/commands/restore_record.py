@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+
+from msgspec import Struct, field
 
 from agent.commands.by_hand import carry_out, kept_as, tell_unkept, warn_of_memory
 from agent.commands.caller import note
@@ -24,8 +25,7 @@ from agent.edit import EditRefusedError, edit_live
 from agent.outcome import Ending, Outcome
 
 
-@dataclass(slots=True)
-class _Wish:
+class _Wish(Struct):
     """The records as the snapshot has them, and as the live file had them when it was last looked at."""
 
     rel: str

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 from agent.commands.by_hand import kept_as, why_not
 from agent.commands.caller import pasteable
@@ -32,8 +33,7 @@ class Fate(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """A file, and the snapshots that may be put back, best first; `then` is how it was at the time asked for.
 
     `is_named` when a person named this very file, and not a folder or all of them.
@@ -46,8 +46,7 @@ class Wish:
     oldest: Snapshot | None = None  # the oldest good one there is
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is to be done with one file; `snapshot` is the first candidate that is whole, `state` that of the file."""
 
     wish: Wish
@@ -60,8 +59,7 @@ class Plan:
         return self.wish.rel
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """One file in the answer, planned or done; `outcome` is None where nothing was tried."""
 
     plan: Plan

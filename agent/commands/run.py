@@ -5,7 +5,8 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agent import __version__
 from agent.commands.caller import add_config_options, pasteable

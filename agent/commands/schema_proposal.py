@@ -4,8 +4,9 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from agent.checks.json_schema import schema_grade
 from agent.commands.caller import note
@@ -20,8 +21,7 @@ _ALIKE_MIN = 3  # files in one folder that may be of one shape
 _SAMPLES_MAX = 50
 
 
-@dataclass(slots=True)
-class Schemas:
+class Schemas(Struct):
     """Where schemas go, as paths from the config: by the rel of a file, and by the folder whose files share one."""
 
     files: dict[str, str] = field(default_factory=dict)

@@ -7,8 +7,9 @@ import sqlite3
 import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic, sleep
+
+from msgspec import Struct
 
 from agent.commands.caller import add_config_options, note, read_config
 from agent.commands.wording import counted, user_name
@@ -40,8 +41,7 @@ class FolderError(AgentError):
     """A folder or the catalog cannot be worked with; what was under way is undone or finished at the next start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """The workspace of one command, usable beside a running daemon; `daemon` is its process id, None without one."""
 
     ws: Workspace

@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agent.commands.advice import next_step
 from agent.commands.names import find_files, found_files, resolve_files

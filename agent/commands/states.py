@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.commands.moments import in_both_zones, parse_time
 from agent.commands.names import resolve_file, resolve_snapshot
@@ -36,8 +38,7 @@ class UnfitStateError(AgentError):
     """The state is there, but it cannot be taken apart; nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """One state of one data file, in private.  `snapshot` is None for the live one.
 
     `is_whole` is False for a snapshot whose bytes are not those it was published with; `at` is the moment it was

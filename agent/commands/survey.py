@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from agent.checks import check
 from agent.commands.progress import Progress
@@ -19,8 +20,7 @@ from agent.older_copies import find_copies
 _NAMED_MAX = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """One data file as it is; `records` is None where that has no meaning."""
 
     rel: str
@@ -30,8 +30,7 @@ class Seen:
     problem: str = ""
 
 
-@dataclass(slots=True)
-class Survey:
+class Survey(Struct):
     """`old_backups` are copies that an older system left in `backup_dir`, `strays` those in and beside the data folder;
     `lookalikes` of these would count as data files.  `owner` is the user who owns the folder."""
 

@@ -2,13 +2,13 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _REPEATED = {"?": "[{}]", "*": "[{} ...]", "+": "{} ..."}
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """An option or argument; `value` is what it takes, empty for a switch, and `shown` how it stands in a synopsis."""
 
     names: tuple[str, ...]
@@ -18,8 +18,7 @@ class Option:
     shown: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """One command.  `path` is what is typed before its options, without the program: `("config", "check")`."""
 
     path: tuple[str, ...]

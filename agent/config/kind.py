@@ -2,7 +2,6 @@
 
 import enum
 import types
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -31,8 +30,7 @@ def fields_of(section: type[Struct]) -> dict[str, FieldInfo]:
     return {info.encode_name: info for info in msgspec.structs.fields(section)}
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """The type of one setting: what may be written, and how it is read and shown."""
 
     type: Any  # without Annotated and None

@@ -5,9 +5,9 @@ Scalars follow the core schema of YAML 1.2, as editors do: `off`, `no`, `012` an
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import yaml
+from msgspec import Struct
 from yaml.composer import Composer, ComposerError
 from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
@@ -27,8 +27,7 @@ NULL, BOOL, INT, FLOAT, STR = (_TAG + kind for kind in ("null", "bool", "int", "
 _TAGS = {NULL, BOOL, INT, FLOAT, STR, _TAG + "map", _TAG + "seq"}
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigProblem:
+class ConfigProblem(Struct, frozen=True):
     """One thing that keeps the config from being used; `line` and `column` count from 1."""
 
     file: str | None  # None: given on the command line

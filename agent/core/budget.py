@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from agent.core.packing import Member, Reference, unneeded
 
 
-@dataclass(frozen=True, slots=True)
-class Leaning:
+class Leaning(Struct, frozen=True):
     """All snapshots of one file, and the references that they lean on."""
 
     members: tuple[Member, ...] = ()
@@ -23,8 +23,7 @@ class Leaning:
 NOTHING_LEANS = Leaning()
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """One stored copy that could make room; `protected` when its file is held, or it is pinned or the newest good.
 
     `disk_bytes` is what the disk gets back when it goes: nothing while its bytes have a second name, whole blocks else.
@@ -38,8 +37,7 @@ class Candidate:
     disk_bytes: int | None = None  # None: as many as are stored
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """How much has to go: of what counts against a total size, and of what takes room on the disk."""
 
     counted_bytes: int = 0
@@ -56,8 +54,7 @@ class Need:
         return (self.counted_bytes > 0 and freed.counted_bytes > 0) or (self.disk_bytes > 0 and freed.disk_bytes > 0)
 
 
-@dataclass(frozen=True, slots=True)
-class ThinningPlan:
+class ThinningPlan(Struct, frozen=True):
     """What goes, oldest first, and what that frees.  `short_bytes` would still be missing; then nothing goes at all."""
 
     delete: tuple[Candidate, ...] = ()

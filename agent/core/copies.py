@@ -1,8 +1,9 @@
 """How other programs call the copies they keep: whose they are, and when they were taken."""
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
+
+from msgspec import Struct
 
 from agent.core.naming import COMPRESSION_SUFFIXES, Kind, is_reserved, parse_name, plain_parts, split_suffix
 
@@ -22,8 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ARCHIVE_SUFFIXES = (*COMPRESSION_SUFFIXES, ".bz2", ".xz", ".zip")
 
 
-@dataclass(frozen=True, slots=True)
-class CopyName:
+class CopyName(Struct, frozen=True):
     """What the name of a copy tells: the data file beside it, and the time, where it bears one."""
 
     rel: str

@@ -1,9 +1,10 @@
 """What follows from what was seen: one pure function per question, a decision as data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from msgspec import Struct
 
 from agent.core.model import FileState, Grade, HealAction, Snapshot
 
@@ -19,21 +20,18 @@ class LeftWhy(StrEnum):
     MASS = "mass"  # most files, or the folder itself, went at once: an unmount or a deploy
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Struct, frozen=True):
     """Keep this state as a snapshot, or as a suspect one aside; `rolled_back_to` is an older snapshot it equals."""
 
     grade: Grade
     rolled_back_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(Struct, frozen=True):
     """The newest snapshot of this grade holds the very same bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """The file may still be in the middle of a change: look again when it is quiet.
 
     `told`: it has been so for too long to say nothing.
@@ -42,16 +40,14 @@ class Wait:
     told: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Heal:
+class Heal(Struct, frozen=True):
     """Bring the file back; the first action that can be done is."""
 
     actions: tuple[HealAction, ...]
     attempt: int  # 1 for the first heal of this damage
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveAlone:
+class LeaveAlone(Struct, frozen=True):
     """Keep a copy of the damaged bytes, touch nothing, tell a person."""
 
     why: LeftWhy
@@ -60,8 +56,7 @@ class LeaveAlone:
 Decision = Publish | Unchanged | Wait | Heal | LeaveAlone
 
 
-@dataclass(frozen=True, slots=True)
-class HealPolicy:
+class HealPolicy(Struct, frozen=True):
     """The operator's wishes for one file."""
 
     on_corrupt: str = "restore"
@@ -71,8 +66,7 @@ class HealPolicy:
     clobber_window: timedelta = timedelta(seconds=60)
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(Struct, frozen=True):
     """When and how the look was had.
 
     `quiet`: nothing changed for the debounce, and nobody has the file open for writing.  `overdue`: it waits for

@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 K = TypeVar("K", bound=Hashable)
 FOLDED_MIN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Fold(Generic[K]):
+class Fold(Struct, Generic[K], frozen=True):
     """Data files of one `kind`: those of a folder, or one by itself.
 
     `folder` ends with a slash, and is "" for the data folder itself; None: one file by itself.  `is_whole` says that no

@@ -1,13 +1,12 @@
 """A document that parses can still have collapsed: this compares its outline with that of the last good state."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from agent.core.model import Problem, Shape
 from agent.core.problem import ProblemKind
 
 
-@dataclass(frozen=True, slots=True)
-class SuspectThresholds:
+class SuspectThresholds(Struct, frozen=True):
     """How much may be gone at once before a person should look.
 
     Fewer than `min_fraction` of the records or bytes raises suspicion, where there were at least `min_records` or

@@ -7,15 +7,15 @@ file stay as the bot wrote them.
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.core.json_places import AmbiguousKeyError, Container, JsonText, Path
 
 _LOOK_DEPTH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Style:
+class _Style(Struct, frozen=True):
     """What stands before the first member, after the last, between two, and between a key and its value."""
 
     lead: bytes

@@ -6,7 +6,8 @@ Nothing is parsed into values.  A container is looked through when something in 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.core.json_text import first_token
 
@@ -27,8 +28,7 @@ class AmbiguousKeyError(LookupError):
     """A key on the way to a value is written twice in one object, so readers may disagree which one counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """Where one member stands: it starts with its key, or in an array with its value, and ends before `end`."""
 
     start: int
@@ -36,8 +36,7 @@ class Member:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(Struct, frozen=True):
     """An object or array, the offsets of its brackets, and its members by key or index in the order of the text."""
 
     is_array: bool

@@ -8,8 +8,9 @@ UTF-8 is another question, asked elsewhere.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
+
+from msgspec import Struct
 
 from agent.core.problem import ProblemKind
 
@@ -82,8 +83,7 @@ _ROOTS = {_OBJECT: "object", _ARRAY: "array", _QUOTE: "string", ord("t"): "boole
 _ROOTS[ord("n")] = "null"
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A complete document: it ends before `end_offset`.
 
     `records` counts the members of a root that has any, as they are written: a key that appears twice counts twice.
@@ -94,8 +94,7 @@ class Document:
     end_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(Struct, frozen=True):
     """The first place where a text stops being JSON.  `message` quotes none of it."""
 
     kind: ProblemKind

@@ -5,10 +5,11 @@ UTF-8 carried as surrogate escapes (`os.fsdecode`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 
 class Grade(StrEnum):
@@ -68,8 +69,7 @@ class Signature(NamedTuple):
     ctime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(Struct, frozen=True):
     """Who owns a file and who may use it; `mode` holds the permission bits only."""
 
     uid: int
@@ -77,8 +77,7 @@ class Ownership:
     mode: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """The outline of a document, for comparing two states without their content.
 
     `root` is the type of the outermost value: object, array, string, number, boolean, null.
@@ -90,8 +89,7 @@ class Shape:
     records: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing wrong with a document, at a place a person can find.
 
     `kind` is one of a small fixed set (it becomes a metric label); `message` never quotes data.
@@ -110,8 +108,7 @@ class Problem:
         return f"{place}{self.message}{where}"
 
 
-@dataclass(frozen=True, slots=True)
-class CheckSpec:
+class CheckSpec(Struct, frozen=True):
     """How the bytes of one data file are to be judged."""
 
     format: Format = Format.JSON
@@ -119,8 +116,7 @@ class CheckSpec:
     schema: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(Struct, frozen=True):
     """What a check found.  `shape` is None when the bytes could not be parsed."""
 
     grade: Grade
@@ -129,8 +125,7 @@ class CheckResult:
     warnings: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """One published copy of one data file."""
 
     rel: str
@@ -145,8 +140,7 @@ class Snapshot:
     stored_bytes: int = field(default=0)  # on disk, after compression
 
 
-@dataclass(frozen=True, slots=True)
-class FileState:
+class FileState(Struct, frozen=True):
     """What is known of one data file between two looks; lives in the catalog.
 
     `signature`, `digest`, `grade` and `shape` tell of the last state that was looked at; `since` is when this grade

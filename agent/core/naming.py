@@ -21,9 +21,10 @@ What keeps the way back exact:
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 from agent.core.stamp import STAMP, STAMP_BYTES, format_stamp, parse_stamp
 
@@ -42,8 +43,7 @@ class Kind(StrEnum):
     REFERENCE = "reference"
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedName:
+class ParsedName(Struct, frozen=True):
     """What a snapshot's name tells.
 
     `rel` is None when the name was cut.  Then the data file's path begins with `rel_prefix`, but for a top-level folder

@@ -1,7 +1,8 @@
 """What a person is told of outside the log, and how often: values, and the pure rule that holds repetitions back."""
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 
 class NoticeKind(StrEnum):
@@ -28,8 +29,7 @@ class Delivery(StrEnum):
     HELD_BACK = "held_back"  # the like was told a short while ago
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """One thing to tell: `text` is a sentence, `hint` the one next step; neither quotes data of the bot."""
 
     kind: NoticeKind
@@ -38,8 +38,7 @@ class Notice:
     hint: str = ""
 
 
-@dataclass(slots=True)
-class Throttle:
+class Throttle(Struct):
     """Lets one notice of a kind and file through in `interval_s`, and `overall_max` of all of them."""
 
     interval_s: float

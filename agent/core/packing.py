@@ -12,8 +12,9 @@ goes when nothing leans on it.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 UNPACKED_NEWEST = 3  # good snapshots that stay as they are: the ones restored in a hurry
 GROUP_MAX = 16  # that lean on one side of a reference: with it, they are lost together
@@ -23,8 +24,7 @@ _WORTH = 0.7  # of its own size: a packed form that is larger says that the file
 _FULL = 1.0  # of the size of what they lean on
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A copy of the state that was taken at `taken_at`; a root leans on nothing."""
 
     name: str
@@ -33,23 +33,20 @@ class Reference:
     leans_on: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Member(Reference):
+class Member(Reference, frozen=True):
     """A good snapshot; `leans_on` names the reference of a packed one.  One that may not pack stays as it is."""
 
     may_pack: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Pack:
+class Pack(Struct, frozen=True):
     """The snapshot, or a reference, is to lean on the reference."""
 
     what: Reference
     reference: Reference
 
 
-@dataclass(frozen=True, slots=True)
-class MakeReference:
+class MakeReference(Struct, frozen=True):
     """A reference is to be made of the snapshot's state, leaning on a root or a root itself."""
 
     what: Member

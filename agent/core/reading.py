@@ -8,7 +8,8 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.core.json_text import Document, Flaw, first_token, read_document, read_first_document
 from agent.core.model import Parser
@@ -24,8 +25,7 @@ _CUT_VALUES = (b"", b"1", b"1e", b"t", b"tr", b"tru", b"f", b"fa", b"fal", b"fal
 _CUT_KEYS = (b"", b'""')
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """The one document that corrupt bytes hold.  `kind` is a fixed name; `explanation` quotes no data."""
 
     data: bytes

@@ -10,10 +10,11 @@ they can neither take a place from a real one nor grow without bound, and once t
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import TypeVar
+
+from msgspec import Struct
 
 from agent.core.model import Grade, Reason, Snapshot
 
@@ -21,8 +22,7 @@ _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionPolicy:
+class RetentionPolicy(Struct, frozen=True):
     """How many snapshots stay, rule by rule; one that any rule keeps stays.
 
     `keep_replaced` is how long what a person's restore took the place of stays, and what it put there.  `keep_deleted`
@@ -52,16 +52,14 @@ class RetentionPolicy:
             raise ValueError(f"counts start at 0, minimum_good at 1, and the interval is longer than nothing: {self}")
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A snapshot that stays, and every reason for it in the words that `prune --dry-run` prints."""
 
     snapshot: Snapshot
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionPlan:
+class RetentionPlan(Struct, frozen=True):
     """What stays, newest first, and what goes, oldest first: cut short, it has taken only the oldest."""
 
     keep: tuple[Kept, ...]

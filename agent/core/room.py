@@ -1,6 +1,6 @@
 """Whether the disk of the snapshots is about to be full."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 _TIMES = 10
 _FLOOR_BYTES = 100_000_000
@@ -8,8 +8,7 @@ _SHARE = 0.05
 _RELIEF = 1.25  # so that a disk at the very line does not tell of its end and begin by turns
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Struct, frozen=True):
     """Of one disk: what is free of how much, what is to stay free, and what one snapshot of everything takes."""
 
     free_bytes: int

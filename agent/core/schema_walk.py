@@ -5,7 +5,8 @@ is as deep as the document.  Only references within the schema document are foll
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.core.json_places import Path
 
@@ -20,8 +21,7 @@ _DEFAULT_DEPTH = 8
 _SCHEMAS_MAX = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What applies where a keyword found an error.
 
     `schemas` apply to the very value that the keyword looks at, outer ones first.  `hangs_on` is how many steps of the

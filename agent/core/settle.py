@@ -7,11 +7,11 @@ only when that entry comes up.  Memory follows the number of waiting files, not 
 
 import heapq
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(Struct, frozen=True):
     """A file that has waited enough.
 
     `quiet` says that its last event is at least the debounce ago; False means that the maximal delay, or the end of
@@ -24,8 +24,7 @@ class Due:
     first_at: float
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(Struct):
     first_at: float
     last_at: float  # of the last event; minus infinity when there was none since the last look
     not_before: float = -math.inf

@@ -11,9 +11,10 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from msgspec import Struct
 
 from agent.core.model import CaptureMode, Ownership, Signature
 from agent.disk import lease
@@ -38,16 +39,14 @@ class Miss(StrEnum):
     TOO_LARGE = "too_large"
 
 
-@dataclass(frozen=True, slots=True)
-class NotCaptured:
+class NotCaptured(Struct, frozen=True):
     """No bytes were had; `lease_broken` tells that a writer came while they were being read."""
 
     why: Miss
     lease_broken: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(Struct, frozen=True):
     """The bytes of one state of a data file: in memory, or as a private copy nobody else writes to.
 
     `beside_writer`: somebody had the file open for writing meanwhile, so only a good state can be believed.
@@ -125,8 +124,7 @@ def capture(
     return _finish(rel, caught, on_content, beside_writer=answer is lease.Lease.BUSY)
 
 
-@dataclass(frozen=True, slots=True)
-class _Caught:
+class _Caught(Struct, frozen=True):
     """A consistent read, not yet digested."""
 
     content: bytes | PrivateCopy

@@ -2,8 +2,10 @@
 
 import os
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Grade, Ownership, Reason, Shape
@@ -16,8 +18,7 @@ from agent.disk.staging import StagedFile
 _SHELVES = {Grade.GOOD: Kind.BACKUP, Grade.SUSPECT: Kind.SUSPECT}
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """Checked bytes on their way to become a snapshot or a quarantined copy; `prepared` is their durable copy to be."""
 
     rel: str
@@ -35,8 +36,7 @@ class Draft:
         return _SHELVES.get(self.grade, Kind.QUARANTINED)
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A draft that did not become a snapshot; nothing of it is left in the store."""
 
     draft: Draft

@@ -4,9 +4,9 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
 PENDING_MAX = 100_000  # rels held between two drains; beyond them a rescan is cheaper than the list
@@ -22,8 +22,7 @@ class Doubt(StrEnum):
     HANDLER_FAILED = "handler_failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Struct, frozen=True):
     """What was seen between two drains.
 
     `folders` were made, moved or removed: anything below them may have changed without a hint of its own.

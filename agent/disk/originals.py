@@ -7,8 +7,9 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from agent.disk.atomic import drop_cached_pages, flush, link_new, rename_new
 from agent.disk.beneath import open_beneath, open_folder, parent_beneath, split_rel
@@ -22,8 +23,7 @@ _CHUNK_BYTES = 1024 * 1024
 _Naming = Callable[[int, str], None]  # gives a file the name in the folder
 
 
-@dataclass(slots=True)
-class Original:
+class Original(Struct):
     """One copy on its way to its name; `staged` is its file until then."""
 
     rel: str

@@ -9,9 +9,10 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import IO
+
+from msgspec import Struct
 
 from agent.core.naming import Kind, display, parse_name
 from agent.core.packing import SIZE_MAX_BYTES
@@ -26,8 +27,7 @@ _LARGE_BYTES = 8 * 1024 * 1024
 _WINDOW_LOG_MIN, _WINDOW_LOG_MAX = 17, 27  # 128 MiB: more is refused by the stock tool
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """What a packed snapshot needs: the reference's name, and the digest and size of its plain bytes."""
 
     reference: str

@@ -7,8 +7,9 @@ set back cannot make it longer, one that is set forward makes it shorter.  It en
 import contextlib
 import json
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from agent.disk.atomic import flush, rename_over
 from agent.disk.staging import StagingFolder
@@ -19,8 +20,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _READABLE = 0o644  # a pause made by root must hold for the bot's user too
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """From `began_at` (steady clock: `began_s`) until `ends_at`, both UTC, on the boot of the machine called `boot`."""
 
     began_at: datetime

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Snapshot
@@ -28,8 +29,7 @@ class NotWantedError(Exception):
     """The state is not new: no copy of it is needed."""
 
 
-@dataclass(slots=True)
-class _Work:
+class _Work(Struct):
     """One draft between its steps; `error` ends it."""
 
     draft: Draft

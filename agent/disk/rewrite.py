@@ -3,7 +3,8 @@
 import hashlib
 import os
 import stat
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agent.core.errors import ReadBackError
 from agent.core.model import Grade, Shape, Snapshot

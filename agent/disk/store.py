@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import IO, Protocol
+
+from msgspec.structs import replace
 
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import Kind, parse_name, snapshot_name

@@ -8,8 +8,9 @@ is taken back until what comes out is what our own previous exchange put in.  So
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from agent.disk import lease
 from agent.disk.atomic import cannot_exchange, exchange, rename_new, rename_over
@@ -26,8 +27,7 @@ class Swapped(StrEnum):
     RACED = "raced"  # the bot wrote meanwhile; the live name shows what the bot wrote
 
 
-@dataclass(frozen=True, slots=True)
-class SwapResult:
+class SwapResult(Struct, frozen=True):
     """The end of a swap and what is left of it.
 
     `leftover` tells that the staged name shows bytes that are not ours to delete: the damaged ones (DONE), or a state

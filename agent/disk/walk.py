@@ -8,10 +8,11 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from agent.core.model import Signature
 from agent.disk.beneath import open_folder
@@ -39,8 +40,7 @@ class Found(NamedTuple):
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """An entry that is no data file although it bears the name of one, or that could not be looked at."""
 
     rel: str

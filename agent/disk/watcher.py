@@ -11,8 +11,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from agent.core.pace import Gathering
 from agent.disk.hints import Doubt, Hints, PendingHints
@@ -63,8 +64,7 @@ class Probed(StrEnum):
     UNKNOWN = "unknown"  # it could not be tried
 
 
-@dataclass(frozen=True, slots=True)
-class WatcherHealth:
+class WatcherHealth(Struct, frozen=True):
     """Whether changes are noticed the way `mode` says; there may be a `reason` all the same.
 
     `detail` is for a person, with the next step where there is one.  The counts are since construction.

@@ -15,7 +15,8 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from agent.metrics import Metrics
 from agent.metrics.labels import HttpFailure
@@ -41,8 +42,7 @@ _PAGE = b"""<!doctype html>
 """
 
 
-@dataclass(eq=False, slots=True)
-class _Client:
+class _Client(Struct, eq=False):
     """A connection; `deadline` is a moment of the monotonic clock."""
 
     connection: socket.socket

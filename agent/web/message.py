@@ -1,7 +1,8 @@
 """Requests read and answers written as bytes: what RFC 9112 needs for GET and HEAD without keep-alive."""
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 HEAD_MAX_BYTES = 8192
 PLAIN_TEXT = "text/plain; charset=utf-8"
@@ -13,8 +14,7 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """`path` is without the query; header names are in lower case, values of repeated ones joined by a comma."""
 
     method: str
@@ -22,8 +22,7 @@ class Request:
     headers: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What is sent back; `headers` are whole lines, beside those that every answer has."""
 
     status: str

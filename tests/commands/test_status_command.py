@@ -6,10 +6,10 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from datetime import datetime
 
 import pytest
+from msgspec.structs import replace
 from place import LATER, USERS, Place
 
 from agent.cli import main

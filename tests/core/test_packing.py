@@ -1,11 +1,11 @@
 """Laws of the plan for packing, over any history of snapshots."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agent.core.packing import (
     GROUP_MAX,

@@ -1,11 +1,11 @@
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agent.core.model import Grade, Reason, Snapshot
 from agent.core.retention import RetentionPlan, RetentionPolicy, plan_bounded, plan_retention

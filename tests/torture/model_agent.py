@@ -1,11 +1,11 @@
 """The agent of the model: pipeline, healer and loop in a nutshell, which decide everything by the core."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from model_disk import FILES, Content, Live, Settings
 from model_store import Store
+from msgspec.structs import replace
 
 from agent.core.decide import (
     Circumstances,

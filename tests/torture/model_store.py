@@ -1,10 +1,10 @@
 """The store of the model: what is kept of each file, and the promises about what may be deleted."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 
 from model_disk import FILES, Content, Settings
+from msgspec.structs import replace
 
 from agent.core.budget import Candidate, Need, plan_thinning
 from agent.core.model import FileState, Grade, Reason, Snapshot
