@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +20,7 @@ from agent.logs import DEFAULT_TAG, TAGS, configure_logs, get_logger, tag_of
 @pytest.fixture(autouse=True)
 def _own_configuration() -> Iterator[None]:
     yield
-    structlog.reset_defaults()
+    get_logger().output = None
 
 
 def logged(event: str, *, format: str = "json", method: str = "info", **values: object) -> str:
