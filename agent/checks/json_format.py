@@ -1,16 +1,18 @@
 """JSON, judged with the eyes of the program that will read it.
 
-The fast parser looks first.  It rejects some texts that Node and Python read, so its rejection counts only when the
+Fast parsers look first.  They reject some texts that Node and Python read, so their rejection counts only when the
 exact judge, which has no limits, agrees.  Nothing is built of a document that may have very many members: it would
 take many times the memory of its text.
 """
 
 import codecs
 import json
+from functools import partial
 
 import msgspec
 
-from agent.checks.json_members import count_members
+from agent.checks.json_members import count_members, has_too_many_members
+from agent.checks.json_quick import read_quickly
 from agent.checks.json_schema import schema_grade
 from agent.checks.json_warnings import find_warnings
 from agent.checks.text_place import line_and_column
@@ -19,13 +21,12 @@ from agent.core.model import CheckResult, CheckSpec, Grade, Parser, Problem, Sha
 from agent.core.problem import ProblemKind
 
 _CHUNK_BYTES = 1 << 18
-_COMMAS_MAX = 500_000  # the fast parser makes an object of 72 bytes for each member of the root
-_LEAST_BYTES = {"object": 5, "array": 2}  # of a member and its comma: "":1, and 1,
 
 # Members are found but not decoded.
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _WHOLE = msgspec.json.Decoder(msgspec.Raw)
+_Decoder = msgspec.json.Decoder[dict[str, msgspec.Raw]] | msgspec.json.Decoder[list[msgspec.Raw]]
 
 _CUT_SHORT = "Input data was truncated"
 _NO_MORE = b" " * 8  # longer than any literal that is looked for at once
@@ -36,8 +37,11 @@ def check_json(content: bytes | memoryview, spec: CheckSpec, *, wants_warnings: 
 
     Suspect is a text with invalid UTF-8 for Node alone: Node reads it and loses characters.  No message quotes data.
     """
-    text, flaw, losses = _as_utf8(content, spec.parser)
-    found = flaw or _judge(text, spec.parser)
+    text, losses = content, tuple[Problem, ...]()
+    found: Document | Flaw | None = read_quickly(content)
+    if found is None:
+        text, flaw, losses = _as_utf8(content, spec.parser)
+        found = flaw or _judge(text, spec.parser)
     if isinstance(found, Flaw):
         return CheckResult(Grade.CORRUPT, problems=(_located(text, found),))
     shape = Shape(len(content), found.root, found.records)
@@ -104,35 +108,32 @@ def _judge(text: bytes | memoryview, parser: Parser) -> Document | Flaw:
     return fast or _cut(text) or read_document(text, constants=parser is Parser.PYTHON)
 
 
-def _has_many_commas(text: bytes | memoryview) -> bool:
-    """Whether the root may have more members than the fast parser may make objects for."""
-    left = _COMMAS_MAX
-    for at in range(0, len(text), _CHUNK_BYTES):
-        left -= bytes(text[at : at + _CHUNK_BYTES]).count(b",")
-        if left < 0:
-            return True
-    return False
-
-
 def _fast(text: bytes | memoryview) -> Document | None:
     """Return the document, or None when the fast parser will not have it."""
     start = first_token(text)
     if start == len(text):
         return None
     root = root_type(text[start])
-    records = None
+    if root not in ("object", "array"):
+        return Document(root, None, len(text)) if _parses(text) else None
+    count = partial(_members, _OBJECT if root == "object" else _ARRAY)
+    records = count_members(text, count) if has_too_many_members(text) else count(text)
+    return None if records is None else Document(root, records, len(text))
+
+
+def _parses(text: bytes | memoryview) -> bool:
     try:
-        if root not in ("object", "array"):
-            _WHOLE.decode(text)
-        elif len(text) > _LEAST_BYTES[root] * _COMMAS_MAX and _has_many_commas(text):
-            records = count_members(text)
-            if records is None:
-                return None
-        else:
-            records = len(_OBJECT.decode(text) if root == "object" else _ARRAY.decode(text))
+        _WHOLE.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _members(decoder: _Decoder, text: bytes | memoryview) -> int | None:
+    try:
+        return len(decoder.decode(text))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return Document(root, records, len(text))
 
 
 def _cut(text: bytes | memoryview) -> Flaw | None:

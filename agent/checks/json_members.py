@@ -1,67 +1,81 @@
-"""How many members the root of a very large document has, and that it is whole, with few of them in memory."""
+"""How many members the root of a large document has, and that it is whole, with few of them in memory."""
 
-from collections.abc import Callable, Iterator, Sized
-from contextlib import suppress
-from itertools import islice
-
-import msgspec
+import re
+from collections.abc import Callable
 
 from agent.core.json_text import first_token
 
-_PIECE_BYTES = 1 << 20
-_TRIES = 8  # places where a piece may end; in a document of small members one of the first is right
+_COMMAS_MAX = 500_000  # a parser may take 72 bytes for each member of the root
+_PIECE_BYTES = 256 << 10
+_TAILS = (1 << 10, 16 << 10, 1 << 30)  # of a piece, searched for the end of its last member one after the other
 
-_Decode = Callable[[bytes], Sized]
-_ROOTS: dict[bytes, tuple[bytes, _Decode]] = {
-    b"{": (b"}", msgspec.json.Decoder(dict[str, msgspec.Raw]).decode),
-    b"[": (b"]", msgspec.json.Decoder(list[msgspec.Raw]).decode),
-}
+_CLOSERS = {b"{": b"}", b"[": b"]"}
+_after_string = re.compile(rb'(?<!\\)"(?=[ \t\n\r]*+[,:\]}])').search
+_tokens = re.compile(rb'"[^"\\]*+(?:(?>\\.[^"\\]*+))*+"?|[\[\]{},]', re.DOTALL).finditer
+
+Count = Callable[[bytes], int | None]
 
 
-def count_members(text: bytes | memoryview) -> int | None:
+def count_members(text: bytes | memoryview, count: Count, *, is_hasty: bool = False) -> int | None:
     """Return the member count of the object or array that fills `text`; None when it is none, or cannot be told so.
 
-    The text is decoded in pieces that end at a comma, each between two brackets of the root.  One that decodes is made
-    of whole members; one that was cut inside a member does not, and an earlier comma is tried.  So a member that is
-    larger than a piece cannot be told.  A key that appears twice in one piece counts once.
-
-    Raises:
-        msgspec.DecodeError, UnicodeDecodeError: the last piece is not whole members.
+    `count` does so for a small text.  It is asked about pieces that end at a comma, each between two brackets of the
+    root.  What it counts is made of whole members; what was cut inside a member it refuses, and another comma is tried.
+    So a member that is larger than a piece cannot be told, nor, when `is_hasty`, most that are larger than a
+    kilobyte.  What `count` proves of the pieces holds for the text.
     """
     view = memoryview(text)
     at = first_token(text)
     opener = bytes(view[at : at + 1])
-    closer, decode = _ROOTS[opener]
     at += 1
-    count = 0
+    total = 0
     while len(view) - at > 2 * _PIECE_BYTES:
-        members, length = _first_members(opener + view[at : at + _PIECE_BYTES], closer, decode)
+        piece = opener + view[at : at + _PIECE_BYTES]
+        members, length = _first_members(piece, _CLOSERS[opener], count, _TAILS[:1] if is_hasty else _TAILS)
         if not members:
             return None
-        count += members
+        total += members
         at += length
-    last = len(decode(opener + view[at:]))
-    return count + last if last or not count else None  # nothing but the bracket would follow a comma
+    last = count(opener + view[at:])
+    return total + last if last or (last == 0 and not total) else None  # nothing but the bracket would follow a comma
 
 
-def _first_members(piece: bytes, closer: bytes, decode: _Decode) -> tuple[int, int]:
+def has_too_many_members(text: bytes | memoryview) -> bool:
+    """Whether a document may have more members than a parser may make objects for."""
+    left = _COMMAS_MAX
+    if len(text) > 2 * left:  # the shortest member and its comma: 1,
+        for at in range(0, len(text), _PIECE_BYTES):
+            left -= bytes(text[at : at + _PIECE_BYTES]).count(b",")
+            if left < 0:
+                return True
+    return False
+
+
+def _first_members(piece: bytes, closer: bytes, count: Count, tails: tuple[int, ...]) -> tuple[int, int]:
     """Return how many whole members `piece`, which begins with a bracket, holds up to its last usable comma, and where
     the next one begins, counted without the bracket; (0, 0) when there is no such comma.
     """
-    for end in islice(_ends(piece), _TRIES):
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            return len(decode(piece[:end] + closer)), end
+    for tail in tails:
+        if (end := _shallowest_comma(piece, max(0, len(piece) - tail))) and (members := count(piece[:end] + closer)):
+            return members, end
     return 0, 0
 
 
-def _ends(piece: bytes) -> Iterator[int]:
-    """Yield the places of commas where a member of the root may end, the likeliest first."""
-    yield from (at for at in (max(piece.rfind(b"},"), piece.rfind(b"],")) + 1, piece.rfind(b",")) if at > 0)
-    # By the brackets: those in strings count too, so this is a guess as well.
-    end, depth = len(piece), sum(piece.count(b) for b in (b"{", b"[")) - sum(piece.count(b) for b in (b"}", b"]"))
-    while (at := piece.rfind(b",", 0, end)) != -1:
-        passed = piece[at:end]
-        depth += sum(passed.count(b) for b in (b"}", b"]")) - sum(passed.count(b) for b in (b"{", b"["))
-        if depth == 1:
-            yield at
-        end = at
+def _shallowest_comma(piece: bytes, start: int) -> int:
+    """Return the place, after `start`, of the last comma that lies inside the fewest brackets; 0 when there is none.
+
+    From the very beginning that is where a member of the root ends; from anywhere else it may be, as it is a guess what
+    is inside of strings.
+    """
+    if start and (string := _after_string(piece, start)):
+        start = string.end()
+    place, depth, least = 0, 0, len(piece)
+    for token in _tokens(piece, start):
+        match token.group():
+            case b"{" | b"[":
+                depth += 1
+            case b"}" | b"]":
+                depth -= 1
+            case b"," if depth <= least:
+                place, least = token.start(), depth
+    return place
