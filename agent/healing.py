@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.adoption import adopt_unknown
@@ -22,6 +23,29 @@ from agent.pipeline import Pipeline
 from agent.putback import PutBack, put_back
 from agent.rotation import bound_aside
 from agent.workspace import Workspace
+
+
+class _Case(Struct, frozen=True):
+    """One damaged file, by a look whose lock is held; `seen` is how its heal ends if it comes to nothing."""
+
+    look: Look
+    decision: Heal
+    at_gate: bool
+    began: float
+    judged: Judged | None
+    cures: Cures
+    seen: Outcome
+
+    @classmethod
+    def of(cls, ws: Workspace, look: Look, decision: Heal, *, at_gate: bool) -> "_Case":
+        grade = look.result.grade if look.result else Grade.MISSING
+        judged = Judged(look.capture, grade) if look.capture is not None else None
+        past = look.state or look.past
+        seen = Outcome(
+            look.rel, Ending.HEAL_FAILED, grade=grade, was=past.grade if past else None,
+            problems=look.result.problems if look.result else (), attempt=decision.attempt, action=HealAction.RESTORE,
+        )  # fmt: skip
+        return cls(look, decision, at_gate, ws.clock.monotonic(), judged, Cures(ws, look, decision), seen)
 
 
 class Healer:
@@ -72,6 +96,23 @@ class Healer:
             rel, Ending.HEAL_FAILED, grade=state.grade if state else None, action=HealAction.RESTORE, error=error
         )
 
+    def at_once(self, root_fd: int, look: Look) -> Outcome | None:
+        """Heal corrupt bytes by the look that found them so, if no bot is to be stopped and a cure is at hand.
+
+        The caller still holds the lock of that look.  None: nothing was done, and `heal` is to do it.
+
+        Raises: as `Pipeline.run`.
+        """
+        is_corrupt = look.result is not None and look.result.grade is Grade.CORRUPT
+        if not is_corrupt or not isinstance(look.decision, Heal) or self._ws.config.bot is not None:
+            return None
+        case = _Case.of(self._ws, look, look.decision, at_gate=False)
+        try:
+            used = self._first_that_works(root_fd, case)
+        except OSError as error:
+            return replace(case.seen, error=error)
+        return None if used is None else self._end(case, *used)
+
     def start_bot(self) -> None:
         """A bot that a heal left stopped, of this agent or of one that was killed, is started; see `bot_error`."""
         config = self._ws.config
@@ -80,79 +121,71 @@ class Healer:
     def _heal_one(self, rel: str, at_gate: bool) -> Outcome:
         with one_look(self._ws, rel, at_gate=at_gate) as (root_fd, look):
             if look.outcome is None and isinstance(look.decision, Heal):
-                return self._carry_out(root_fd, look, look.decision, at_gate)
+                return self._carry_out(root_fd, _Case.of(self._ws, look, look.decision, at_gate=at_gate))
             if look.outcome is not None and look.outcome.ending is Ending.UNREADABLE:
                 return look.outcome  # told with its error, and tried again
         # The bot was faster, or the stop made it save: this is a change like any other.
         due = Due(rel, quiet=True, first_at=self._ws.clock.monotonic())
         return self._pipeline.run([due], Reason.CHANGE, at_gate=at_gate)[0]
 
-    def _carry_out(self, root_fd: int, look: Look, decision: Heal, at_gate: bool) -> Outcome:
-        began = self._ws.clock.monotonic()
-        grade = look.result.grade if look.result else Grade.MISSING
-        judged = Judged(look.capture, grade) if look.capture is not None else None
-        problems = look.result.problems if look.result else ()
-        seen = Outcome(
-            look.rel, Ending.HEAL_FAILED, grade=grade, was=look.past.grade if look.past else None,
-            problems=problems, attempt=decision.attempt, action=HealAction.RESTORE,
-        )  # fmt: skip
-        cures = Cures(self._ws, look, decision)
+    def _carry_out(self, root_fd: int, case: "_Case") -> Outcome:
         try:
-            used = self._first_that_works(root_fd, look.rel, cures, judged)
+            used = self._first_that_works(root_fd, case)
             if used is None and adopt_unknown(self._ws).snapshots:  # someone else may have put copies there
-                look.snapshots = self._ws.catalog.snapshots(look.rel)
-                used = self._first_that_works(root_fd, look.rel, cures, judged)
-            if used is None and cures.failure is not None:
-                return replace(seen, error=cures.failure)
+                case.look.snapshots = self._ws.catalog.snapshots(case.look.rel)
+                used = self._first_that_works(root_fd, case)
+            if used is None and case.cures.failure is not None:
+                return replace(case.seen, error=case.cures.failure)
             if used is None:
-                return self._no_cure(seen, judged)
+                return self._no_cure(case)
         except OSError as error:
-            return replace(seen, error=error)
-        cure, done = used
-        if done.displaced is not None:
-            self.displaced.append(done.displaced)
-        how = replace(
-            seen, action=cure.action, snapshot=cure.snapshot, detail=cure.explanation, quarantined=done.kept_as,
-            swap_undone=done.undone, duration_s=self._ws.clock.monotonic() - began,
-        )  # fmt: skip
-        if not done.done:
-            return replace(how, ending=Ending.RACED)
-        how = replace(how, ending=Ending.HEALED, state=self._note(look, cure, decision, at_gate), error=cures.failure)
-        try:
-            if cure.patch and done.kept_as is not None:
-                self._ws.store.attach_patch(done.kept_as, cure.patch)
-            bound_aside(self._ws, look.rel)
-        except OSError as error:
-            return replace(how, rotation_error=error)
-        return how
+            return replace(case.seen, error=error)
+        return self._end(case, *used)
 
-    def _first_that_works(
-        self, root_fd: int, rel: str, cures: Cures, judged: Judged | None
-    ) -> tuple[Cure, PutBack] | None:
-        for cure in cures:
-            done = put_back(self._ws, root_fd, rel, judged=judged, good=cure.digest, fill=cure.fill)
+    def _first_that_works(self, root_fd: int, case: "_Case") -> tuple[Cure, PutBack] | None:
+        for cure in case.cures:
+            done = put_back(self._ws, root_fd, case.look.rel, judged=case.judged, good=cure.digest, fill=cure.fill)
             if done.filled:
                 return cure, done
         return None
 
-    def _no_cure(self, seen: Outcome, judged: Judged | None) -> Outcome:
+    def _no_cure(self, case: "_Case") -> Outcome:
         """None of the snapshots is whole: a copy of the damage is kept, the file is left."""
-        kept = keep_copy(self._ws, judged) if judged is not None else None
-        return replace(seen, ending=Ending.LEFT, left_why=LeftWhy.NO_RESTORE_POINT, quarantined=kept)
+        kept = keep_copy(self._ws, case.judged) if case.judged is not None else None
+        return replace(case.seen, ending=Ending.LEFT, left_why=LeftWhy.NO_RESTORE_POINT, quarantined=kept)
 
-    def _note(self, look: Look, cure: Cure, decision: Heal, at_gate: bool) -> FileState:
+    def _end(self, case: "_Case", cure: Cure, done: PutBack) -> Outcome:
+        """A cure was put in, or the bot was faster."""
+        if done.displaced is not None:
+            self.displaced.append(done.displaced)
+        how = replace(
+            case.seen, action=cure.action, snapshot=cure.snapshot, detail=cure.explanation, quarantined=done.kept_as,
+            swap_undone=done.undone, duration_s=self._ws.clock.monotonic() - case.began,
+        )  # fmt: skip
+        if not done.done:
+            return replace(how, ending=Ending.RACED)
+        how = replace(how, ending=Ending.HEALED, state=self._note(case, cure), error=case.cures.failure)
+        try:
+            if cure.patch and done.kept_as is not None:
+                self._ws.store.attach_patch(done.kept_as, cure.patch)
+            bound_aside(self._ws, how.rel)
+        except OSError as error:
+            return replace(how, rotation_error=error)
+        return how
+
+    def _note(self, case: "_Case", cure: Cure) -> FileState:
         """The catalog knows of the heal; the signature stays open, so that the restored file is looked at."""
-        now = self._ws.clock.utc()
-        past = look.past or FileState(look.rel, Grade.GOOD, now)
-        state = replace(
+        now, look = self._ws.clock.utc(), case.look
+        past = look.state or look.past or FileState(look.rel, Grade.GOOD, now)
+        look.state = replace(
             past, grade=Grade.GOOD, since=now, signature=None, digest=cure.digest, shape=cure.shape or past.shape,
             last_good_at=now, is_mass_loss=False,
         )  # fmt: skip
-        if not at_gate:  # before a bot runs nobody undoes a heal
-            healed = look.result.grade if look.result else Grade.MISSING
-            state = replace(state, heals=decision.attempt, healed_at=now, healed_grade=healed)
-        self._ws.catalog.save_files([state])
-        return state
+        if not case.at_gate:  # before a bot runs nobody undoes a heal
+            heals = case.decision.attempt
+            look.state = replace(look.state, heals=heals, healed_at=now, healed_grade=case.seen.grade)
+        self._ws.catalog.save_files([look.state])
+        return look.state
 
     def recheck_displaced(self) -> list[Outcome]:
         """Return what was written into displaced files after all, kept aside; forget the others.

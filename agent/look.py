@@ -45,6 +45,7 @@ class Look(Struct):
     published: Snapshot | None = None
     thinned_count: int = 0
     outcome: Outcome | None = None
+    healed: Outcome | None = None  # how a heal by this very look ended
 
     @property
     def rel(self) -> str:

@@ -2,7 +2,7 @@
 
 Due files go through each step in portions that share their flushes; while one portion is on its way to the disk, the
 next one is looked at.  The first three steps are in `look.py`.  A file that is to be healed leaves here as
-`Ending.DAMAGED` and goes on in `healing.py`, which looks once more before it acts.
+`Ending.DAMAGED` and goes on in `healing.py`, which looks once more before it acts; a lone one may be healed at once.
 """
 
 import os
@@ -19,13 +19,12 @@ from agent.core.naming import display
 from agent.core.settle import Due
 from agent.core.stamp import next_stamp
 from agent.disk.atomic import is_disk_full
-from agent.disk.capture import IN_MEMORY_MAX_BYTES
 from agent.disk.draft import Draft, Refused
 from agent.disk.lock import LockSession
 from agent.disk.staging import StagedFile
 from agent.look import Look, Looker
 from agent.outcome import Ending, Outcome
-from agent.portion import Keeper, Portion
+from agent.portion import HealAtOnce, Keeper, Portion
 from agent.rotation import bound_aside, make_room, rotate
 from agent.workspace import FAILURES, Workspace
 
@@ -46,10 +45,12 @@ class Pipeline:
         return list(self.outcomes(dues, reason, at_gate=at_gate))
 
     def outcomes(
-        self, dues: Iterable[Due], reason: Reason, *, at_gate: bool = False, keeper: Keeper | None = None
-    ) -> Iterator[Outcome]:
+        self, dues: Iterable[Due], reason: Reason, *, at_gate: bool = False, keeper: Keeper | None = None,
+        heal: HealAtOnce = lambda _, __: None,
+    ) -> Iterator[Outcome]:  # fmt: skip
         """Take every due file as far as it goes without a heal; yield how each look that went on ended.
 
+        A damaged file that is alone is offered to `heal`, and how that ended is yielded behind its look.
         What was yielded is concluded and its file free for others, whatever becomes of those that follow.
 
         Raises:
@@ -67,6 +68,7 @@ class Pipeline:
                         yield from self._finish(on_its_way, keeper)
                     if portion.looks and keeper is not None:
                         portion.going_on = keeper.before(portion.looks, portion.staging)
+                    self._offer(portion, heal)
                     self._publish(portion, reason)
                     if more and portion.batch is not None:
                         portion.batch.flush_beside()
@@ -123,6 +125,13 @@ class Pipeline:
         yield from outcomes
         if failure is not None:
             raise failure
+
+    def _offer(self, portion: Portion, heal: HealAtOnce) -> None:
+        """No other file waits for a lone one, and nobody worked on it since the look: the lock is still ours."""
+        for look in portion.looks if len(portion.looks) == 1 else ():
+            if look.outcome is None and isinstance(look.decision, Heal):
+                self._end_decided(look)
+                look.healed = heal(portion.root_fd, look)
 
     # publish or hold
 
@@ -226,7 +235,8 @@ class Pipeline:
             catalog.add_snapshots(look.published for look in looks if look.published is not None)
             catalog.save_files(look.state for look in looks if look.state is not None)
         took_s = self._ws.clock.monotonic() - began
-        return [self._rotated(look, took_s) for look in looks]
+        ended = ((self._rotated(look, took_s), look.healed) for look in looks)
+        return [outcome for outcomes in ended for outcome in outcomes if outcome is not None]
 
     def _rotated(self, look: Look, took_s: float) -> Outcome:
         assert look.outcome is not None
@@ -266,14 +276,6 @@ class Pipeline:
         elif isinstance(decision, LeaveAlone):
             kept = look.published.name if look.published else None
             look.end(Ending.LEFT, grade=grade, problems=problems, left_why=decision.why, is_news=news, quarantined=kept)
-
-    def is_heavy(self, rel: str) -> bool:
-        """Whether a look at `rel` takes so long that other files should not wait for it."""
-        try:
-            with self._ws.data_root() as root_fd:
-                return os.stat(rel, dir_fd=root_fd, follow_symlinks=False).st_size > IN_MEMORY_MAX_BYTES
-        except OSError:
-            return False
 
 
 def _lacked_room(prepared: Future[StagedFile]) -> bool:

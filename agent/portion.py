@@ -1,19 +1,26 @@
 """A portion of the files that are due: looks that share their flushes, from the first capture to the catalog."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
 from agent.core.model import Grade
+from agent.disk.capture import IN_MEMORY_MAX_BYTES
 from agent.disk.draft import Draft
 from agent.disk.lock import LockSession
 from agent.disk.publish import Batch
 from agent.disk.staging import StagingFolder
 from agent.look import Look
+from agent.outcome import Outcome
 from agent.workspace import Workspace
 
 PORTION_FILES = 256
 _HELD_MAX_BYTES = 8 << 20  # of captured bytes, in memory or on disk; two portions are under way at a time
+
+
+HealAtOnce = Callable[[int, Look], Outcome | None]
+"""Heals by a look, under the lock that it was had under, in the folder it was had in; None: it is left to others."""
 
 
 class Keeper(Protocol):
@@ -67,6 +74,14 @@ class Portion:
                 self.batch.discard()
             for look in self.looks:
                 look.discard()
+
+
+def is_heavy(path: str) -> bool:
+    """Whether a look at this file takes so long that others should not wait for it."""
+    try:
+        return os.lstat(path).st_size > IN_MEMORY_MAX_BYTES
+    except OSError:
+        return False
 
 
 def _seen(look: Look) -> Grade | None:

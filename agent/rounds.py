@@ -25,7 +25,7 @@ from agent.outcome import SOON, Ending, Outcome
 from agent.patrol import Patrol
 from agent.pause_watch import PauseWatch
 from agent.pipeline import Pipeline
-from agent.portion import PORTION_FILES
+from agent.portion import PORTION_FILES, is_heavy
 from agent.record import Recorder
 from agent.scrape import Scrape
 from agent.upkeep import Upkeep
@@ -159,7 +159,7 @@ class Rounds:
                 continue  # a reload has excluded it
             if due.rel in busy:
                 self.settler.retry(due.rel, at=now + _AGAIN_S, first_at=due.first_at)
-            elif self.pipeline.is_heavy(due.rel):
+            elif is_heavy(os.path.join(self._config.data_dir, due.rel)):
                 self._look([due], quick=False)
             else:
                 small.append(due)
@@ -167,7 +167,7 @@ class Rounds:
             self._look(small, quick=True)
 
     def _look(self, dues: Sequence[Due], *, quick: bool) -> None:
-        work = lambda: self.pipeline.outcomes(dues, Reason.CHANGE)  # noqa: E731  # the job of a lane
+        work = lambda: self.pipeline.outcomes(dues, Reason.CHANGE, heal=self.healer.at_once)  # noqa: E731  # as below
         self.lanes.fly(dues, work, now=self._clock.monotonic(), quick=quick)
 
     def _heal(self, dues: Sequence[Due]) -> None:
@@ -190,7 +190,8 @@ class Rounds:
                 job.future.result()
             except FAILURES as error:
                 self._job_failed(by_rel.keys() - {outcome.rel for outcome in outcomes}, error)
-            hurt = [by_rel[o.rel] for o in outcomes if o.ending is Ending.DAMAGED]
+            last = {outcome.rel: outcome for outcome in outcomes}
+            hurt = [by_rel[rel] for rel, outcome in last.items() if outcome.ending is Ending.DAMAGED]
             if hurt and not stopping:
                 self._heal(hurt)
 

@@ -81,6 +81,18 @@ def test_damage_is_healed(days: Days) -> None:
     assert (days.bench.data / USERS).read_bytes() == document(1)
 
 
+def test_lone_damage_is_healed_once_and_by_the_look_that_found_it(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:
+    days.bench.write(document(1))
+    days.pass_s(60)
+    monkeypatch.setattr(days.rounds.healer, "heal", lambda *_, **__: pytest.fail("healed by a job of its own"))
+    days.bench.write(DAMAGE)
+
+    days.pass_s(60)
+
+    assert (days.bench.data / USERS).read_bytes() == document(1)
+    assert days.bench.stored(grade=Grade.CORRUPT) == [DAMAGE]
+
+
 def test_required_file_is_back_after_its_grace(days: Days) -> None:
     days.bench.write(document(1))
     days.pass_s(60)
