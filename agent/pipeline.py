@@ -7,7 +7,6 @@ next one is looked at.  The first three steps are in `look.py`.  A file that is 
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 
 from msgspec.structs import replace
 
@@ -21,7 +20,6 @@ from agent.core.stamp import next_stamp
 from agent.disk.atomic import is_disk_full
 from agent.disk.draft import Draft, Refused
 from agent.disk.lock import LockSession
-from agent.disk.staging import StagedFile
 from agent.look import Look, Looker
 from agent.outcome import Ending, Outcome
 from agent.portion import HealAtOnce, Keeper, Portion
@@ -180,7 +178,9 @@ class Pipeline:
         if reason is Reason.CHANGE and not look.due.quiet:
             reason = Reason.INTERVAL
         taken_at = next_stamp(self._ws.clock.utc(), look.snapshots[0].taken_at if look.snapshots else None)
-        prepared = look.prepared if look.prepared is not None and not _lacked_room(look.prepared) else None
+        prepared = look.prepared
+        if prepared is not None and is_disk_full(prepared.exception()):
+            prepared = None  # the budget is about to make room: the copy is worth another try
         return Draft(
             look.rel, caught.content, caught.digest, caught.ownership, grade, reason, result.shape, taken_at,
             prepared=prepared,
@@ -276,11 +276,6 @@ class Pipeline:
         elif isinstance(decision, LeaveAlone):
             kept = look.published.name if look.published else None
             look.end(Ending.LEFT, grade=grade, problems=problems, left_why=decision.why, is_news=news, quarantined=kept)
-
-
-def _lacked_room(prepared: Future[StagedFile]) -> bool:
-    """Whether the disk was full; the budget is about to make room, so the copy is worth another try."""
-    return is_disk_full(prepared.exception())
 
 
 def _warnings(look: Look) -> tuple[Problem, ...]:
