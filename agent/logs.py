@@ -10,6 +10,7 @@ import select
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
@@ -41,7 +42,7 @@ TAGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 _RESET, _BOLD, _DIM, _CYAN = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m"
 _LEVEL_COLOURS = {"debug": _DIM, "warning": "\x1b[33m", "error": "\x1b[31m"}
 _STUCK_LIMIT_MS = 1000
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 class Logger:
@@ -135,6 +136,9 @@ def tag_of(event: str, reason: str = "") -> str:
 
 
 def _as_json(event: Event) -> str:
+    with suppress(TypeError, ValueError):  # what JSON cannot say as it is
+        if (line := _encode(event)).isprintable() and "\\" not in line:  # nothing was escaped, or has to be
+            return line
     return _encode(_printable(event))
 
 

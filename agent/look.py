@@ -257,8 +257,7 @@ class Looker:
     def set_state(self, look: Look, grade: Grade) -> None:
         """Note what was seen.  The outline of the last good state and its times stay through every damage."""
         now, past, caught = self._ws.clock.utc(), look.past, look.capture
-        state = past or FileState(look.rel, grade, now)
-        news: dict[str, Any] = {"grade": grade, "since": state.since if past and past.grade is grade else now}
+        news: dict[str, Any] = {"grade": grade, "since": past.since if past and past.grade is grade else now}
         if caught is not None:
             news |= {"signature": caught.signature, "digest": caught.digest}
             news |= {"ownership": caught.ownership, "mode": caught.mode}
@@ -274,9 +273,9 @@ class Looker:
         elif grade is Grade.UNREADABLE:
             news["signature"] = None
         else:
-            news["gave_up"] = why is LeftWhy.GAVE_UP or state.gave_up
-            news["is_mass_loss"] = why is LeftWhy.MASS or state.is_mass_loss
-        look.state = replace(state, **news)
+            news["gave_up"] = why is LeftWhy.GAVE_UP or (past is not None and past.gave_up)
+            news["is_mass_loss"] = why is LeftWhy.MASS or (past is not None and past.is_mass_loss)
+        look.state = FileState(look.rel, **news) if past is None else replace(past, **news)
 
     def _now_ns(self) -> int:
         return int(self._ws.clock.utc().timestamp() * 1e9)

@@ -117,6 +117,8 @@ def make_room(
         _let_deletions_show(ws)
     while True:
         plan = _plan_thinning(ws, _over_budget(ws, need_bytes, written_bytes), held, busy)
+        if not plan.delete:
+            return 0, plan.short_bytes
         rels = {c.rel for c in plan.delete}
         with locks.also(rels) as ours:
             stays, found = _staying(ws, held), (ws.catalog.snapshot_named(c.name) for c in plan.delete)

@@ -78,15 +78,15 @@ def test_unreadable_file_is_told_once_as_news_and_holds_its_snapshots(
 ) -> None:
     bench = Bench(tmp_path)
     bench.protect(document(1))
-    real = os.read
+    real = os.pread
 
-    def fail(fd: int, size: int) -> bytes:
+    def fail(fd: int, size: int, offset: int) -> bytes:
         if os.readlink(f"/proc/self/fd/{fd}").endswith(USERS):
             raise OSError(5, "Input/output error")
-        return real(fd, size)
+        return real(fd, size, offset)
 
     bench.write(document(2))
-    monkeypatch.setattr(os, "read", fail)
+    monkeypatch.setattr(os, "pread", fail)
     first, second = bench.look()[0], bench.look()[0]
     monkeypatch.undo()
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SELF = "."
+_NO_NAMES = frozenset({"", ".", ".."})
 
 
 def open_beneath(root_fd: int, rel: str, flags: int, mode: int = 0o600) -> int:
@@ -27,8 +28,12 @@ def open_beneath(root_fd: int, rel: str, flags: int, mode: int = 0o600) -> int:
     """
     folder, name = split_rel(rel)
     try:
-        with _passage(root_fd, folder) as parent_fd:
+        parent_fd = _pass_to(root_fd, folder)
+        try:
             return os.open(name or _SELF, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=parent_fd)
+        finally:
+            if parent_fd != root_fd:
+                os.close(parent_fd)
     except OSError as error:
         _tell_where(error, root_fd, rel)
         raise
@@ -85,25 +90,23 @@ def split_rel(rel: str) -> tuple[str, str]:
     """
     if not rel:
         return "", ""
-    if "\0" in rel or any(part in {"", ".", ".."} for part in rel.split("/")):
+    if "\0" in rel or not _NO_NAMES.isdisjoint(rel.split("/")):
         raise ValueError(f"not a path below the root: {rel!r}")
     folder, _, name = rel.rpartition("/")
     return folder, name
 
 
-@contextmanager
-def _passage(root_fd: int, folder: str) -> Iterator[int]:
-    """Lend a descriptor of `folder` that serves as `dir_fd=` and nothing else."""
+def _pass_to(root_fd: int, folder: str) -> int:
+    """Return a descriptor of `folder` that serves as `dir_fd=` and nothing else: `root_fd`, or one to be closed."""
     current = root_fd
-    try:
-        for part in folder.split("/") if folder else ():
-            previous, current = current, os.open(part, _PASS, dir_fd=current)
+    for part in folder.split("/") if folder else ():
+        previous = current
+        try:
+            current = os.open(part, _PASS, dir_fd=previous)
+        finally:
             if previous != root_fd:
                 os.close(previous)
-        yield current
-    finally:
-        if current != root_fd:
-            os.close(current)
+    return current
 
 
 def _make_folders(root_fd: int, folder_rel: str, mode: int, created: list[str]) -> None:
@@ -113,8 +116,12 @@ def _make_folders(root_fd: int, folder_rel: str, mode: int, created: list[str]) 
         rel = f"{rel}/{part}" if rel else part
         folder, name = split_rel(rel)
         try:
-            with _passage(root_fd, folder) as parent_fd:
+            parent_fd = _pass_to(root_fd, folder)
+            try:
                 os.mkdir(name, mode, dir_fd=parent_fd)
+            finally:
+                if parent_fd != root_fd:
+                    os.close(parent_fd)
         except FileExistsError:
             continue
         except OSError as error:

@@ -19,6 +19,7 @@ JOURNAL_NAME = "journal.jsonl"
 _FILE_MODE = 0o600
 _LINE_MAX_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 18
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: it takes as long as a line
 
 Record = Mapping[str, object]
 
@@ -193,4 +194,4 @@ def _in_chunks(records: Iterable[Record]) -> Iterator[bytes]:
 
 
 def _line(record: Record) -> bytes:
-    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    return _encode(record).encode() + b"\n"

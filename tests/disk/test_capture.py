@@ -306,13 +306,17 @@ def test_file_that_may_not_be_read_is_an_error(data: Path, take: Callable[..., N
         take()
 
 
-@pytest.mark.parametrize("size", [10, IN_MEMORY_MAX_BYTES + 1])
-@pytest.mark.parametrize("step", ["read", "write", "pread", "copy_file_range"])
+@pytest.mark.parametrize(
+    ("size", "step"),
+    [
+        (10, "pread"),
+        (CHUNK_BYTES, "read"),
+        *((IN_MEMORY_MAX_BYTES + 1, step) for step in ("read", "write", "pread", "copy_file_range")),
+    ],
+)
 def test_failing_disk_is_an_error_and_leaves_nothing(
     data: Path, take: Callable[..., NotCaptured], monkeypatch: pytest.MonkeyPatch, size: int, step: str
 ) -> None:
-    if size <= IN_MEMORY_MAX_BYTES and step != "read":
-        pytest.skip("a small file is only read")
     (data / REL).write_bytes(b"a" * size)
 
     def fails(*_: object) -> int:
