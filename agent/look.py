@@ -1,7 +1,6 @@
 """One look at one data file: capture, check, decide.  Nothing is changed by it."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from math import inf
 from typing import Any
@@ -19,6 +18,7 @@ from agent.core.settle import Due
 from agent.disk.atomic import is_disk_full
 from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
 from agent.disk.draft import size_of
+from agent.disk.preparation import Preparation
 from agent.disk.presence import is_absent
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.outcome import Ending, Outcome
@@ -41,7 +41,7 @@ class Look(Struct):
     result: CheckResult | None = None
     decision: Decision | None = None
     state: FileState | None = None
-    prepared: Future[StagedFile] | None = None
+    prepared: Preparation | None = None
     published: Snapshot | None = None
     thinned_count: int = 0
     outcome: Outcome | None = None
@@ -60,7 +60,7 @@ class Look(Struct):
     @property
     def is_on_disk(self) -> bool:
         """Whether the disk holds a copy already that a publish would use."""
-        if self.prepared is not None and self.prepared.exception() is None:
+        if self.prepared is not None and self.prepared.failure() is None:
             return True
         return self.capture is not None and not isinstance(self.capture.content, bytes)
 
@@ -76,8 +76,8 @@ class Look(Struct):
             self.capture.discard()
 
     def _drop_prepared(self) -> None:
-        if self.prepared is not None and self.prepared.exception() is None:
-            self.prepared.result().discard()
+        if self.prepared is not None:
+            self.prepared.discard()
 
     def is_news(self, grade: Grade) -> bool:
         """Whether this grade of these bytes, or that it is given up, was not told before."""
@@ -128,12 +128,15 @@ class Looker:
 
     def _capture(self, look: Look, root_fd: int, staging: StagingFolder, *, at_gate: bool) -> Capture | NotCaptured:
         """Return the capture; a large new state is being copied from then on, as most states that are new are good."""
-        watch, digest = self._ws.config.watch, Future[str]()
+        watch = self._ws.config.watch
 
         def prepare(content: bytes | StagedFile) -> None:
             is_cut = isinstance(content, bytes) and not ends_closed(content)  # a copy would be in vain
-            if self._prepares and not is_cut and size_of(content) >= _PREPARED_FROM_BYTES:
-                look.prepared = self._ws.store.prepare(content, digest, staging)
+            if not self._prepares or is_cut or (size := size_of(content)) < _PREPARED_FROM_BYTES:
+                return
+            look.prepared = self._ws.store.prepare(content, staging)
+            if look.prepared is not None and (look.past is None or look.past.is_surely_older_than(size)):
+                look.prepared.want()
 
         wanted = ""
         try:
@@ -150,10 +153,11 @@ class Looker:
             if isinstance(caught, Capture) and (look.past is None or look.past.digest != caught.digest):
                 wanted = caught.digest
         finally:
-            digest.set_result(wanted)
-            if not wanted and look.prepared is not None:
-                look.prepared.exception()
-                look.prepared = None
+            if look.prepared is not None:
+                look.prepared.learn(wanted)
+                if not wanted:
+                    look.prepared.discard()
+                    look.prepared = None
         return caught
 
     def _is_overdue(self, due: Due) -> bool:

@@ -179,7 +179,7 @@ class Pipeline:
             reason = Reason.INTERVAL
         taken_at = next_stamp(self._ws.clock.utc(), look.snapshots[0].taken_at if look.snapshots else None)
         prepared = look.prepared
-        if prepared is not None and is_disk_full(prepared.exception()):
+        if prepared is not None and is_disk_full(prepared.failure()):
             prepared = None  # the budget is about to make room: the copy is worth another try
         return Draft(
             look.rel, caught.content, caught.digest, caught.ownership, grade, reason, result.shape, taken_at,

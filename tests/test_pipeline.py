@@ -228,7 +228,7 @@ def test_large_state_that_found_the_disk_full_is_stored_once_there_is_room(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("agent.disk.store.prepare", full)
+    monkeypatch.setattr("agent.disk.preparation.write_copy", full)
 
     assert _change(bench, state, 2).ending is Ending.PUBLISHED
     assert bench.stored()[0] == state + b"2]"

@@ -165,6 +165,10 @@ class FileState(Struct, frozen=True):
     gave_up: bool = False
     is_mass_loss: bool = False
 
+    def is_surely_older_than(self, size_bytes: int) -> bool:
+        """Whether bytes of this size are other ones than the last state's, so that no digest need tell."""
+        return self.signature is not None and self.signature.size_bytes != size_bytes
+
 
 class HealAction(StrEnum):
     """How a damaged file is brought back: its fields, or the whole file."""

@@ -1,7 +1,6 @@
 """Checked bytes on their way to become a snapshot: what they are, what they will be called, what the journal says."""
 
 import os
-from concurrent.futures import Future
 from datetime import datetime
 
 from msgspec import Struct
@@ -13,6 +12,7 @@ from agent.core.naming import Kind, snapshot_name
 from agent.core.stamp import next_stamp
 from agent.disk.beneath import open_beneath
 from agent.disk.journal import Record
+from agent.disk.preparation import Preparation
 from agent.disk.staging import StagedFile
 
 _SHELVES = {Grade.GOOD: Kind.BACKUP, Grade.SUSPECT: Kind.SUSPECT}
@@ -29,7 +29,7 @@ class Draft(Struct, frozen=True):
     reason: Reason
     shape: Shape | None
     taken_at: datetime
-    prepared: Future[StagedFile] | None = None
+    prepared: Preparation | None = None
 
     @property
     def kind(self) -> Kind:

@@ -1,11 +1,11 @@
 """Checked bytes become snapshots: each appears in the backup folder whole, durable and read back, or not at all.
 
 A batch shares its flushes: all files are written, flushed side by side together with the journal, read back,
-renamed, and each folder is flushed once.  A large copy may be made ready before its check has ended.
+renamed, and each folder is flushed once.  A large copy is made ready beside its check, see `preparation`.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -14,19 +14,14 @@ from msgspec import Struct
 from agent.core.errors import ReadBackError
 from agent.core.model import Snapshot
 from agent.disk.atomic import begin, drop_cached_pages, flush, read_ahead, rename_new
-from agent.disk.capture import CHUNK_BYTES
-from agent.disk.codec import Compression, open_writer, plain_digest
-from agent.disk.direct import can_read_from_disk, digest_from_disk
+from agent.disk.codec import Compression
 from agent.disk.draft import Draft, Refused, free_name, mode_for, publish_record, size_of
 from agent.disk.folders import Folders, let_go
 from agent.disk.journal import Journal
 from agent.disk.staging import StagedFile, StagingFolder, open_root
+from agent.disk.stored import read_back, write_copy
 
 _AHEAD_FILES = 32  # asked of the disk while one is compared
-
-
-class NotWantedError(Exception):
-    """The state is not new: no copy of it is needed."""
 
 
 class _Work(Struct):
@@ -45,39 +40,6 @@ class _Work(Struct):
     @property
     def base(self) -> str:
         return self.name.rpartition("/")[2]
-
-
-def prepare(
-    content: bytes | StagedFile, digest: Future[str], staging: StagingFolder, compression: Compression
-) -> StagedFile:
-    """Return a copy of `content` that is durable; a private copy is read back too, where a check cannot be in the way.
-
-    It may be called before `digest` is known: a plain copy is written meanwhile.
-
-    Raises:
-        NotWantedError: `digest` came to be ''; nothing is left.
-        OSError: the disk refused.
-        ReadBackError: it gave other bytes back.
-    """
-    if compression is not Compression.NONE:
-        _await_wish(digest)
-    staged = _written(content, staging, compression)
-    try:
-        _await_wish(digest)
-        os.fsync(staged.fd)
-        if staged is content and can_read_from_disk(staged.fd):  # a check has it mapped
-            _must_equal(digest_from_disk(staged.fd), digest.result(), staged)
-            staged.was_read_back = True
-        return staged
-    except BaseException:
-        if staged is not content:
-            staged.discard()
-        raise
-
-
-def _await_wish(digest: Future[str]) -> None:
-    if not digest.result():
-        raise NotWantedError
 
 
 class Batch:
@@ -125,16 +87,15 @@ class Batch:
         Raises:
             OSError: the journal cannot be made durable; nothing was published.
         """
-        prepared = [w for w in self._works if w.draft.prepared is not None]
         try:
-            if prepared and self._flushed is None:
-                self.flush_beside()
-            self._read_back(prepared)
             if self._flushed is None:
                 self._flush()
             else:
                 self._flushed.result()
-            self._read_back([w for w in self._works if w.draft.prepared is None])
+            for work in self._works:
+                if work.draft.prepared is not None:
+                    _attempt(work, _take_prepared)
+            self._read_back(self._works)
             _rename(self._works, self._root_fd)
             return [_result(work, self._compression) for work in self._works]
         finally:
@@ -148,6 +109,8 @@ class Batch:
         let_go(self._root_fd)
         self._journal_fd = self._root_fd = -1
         for work in self._works:
+            if work.staged is None and work.draft.prepared is not None:
+                work.staged = work.draft.prepared.give_up()
             if work.staged is not None:
                 work.staged.discard()
 
@@ -184,28 +147,17 @@ def _attempt(work: _Work, step: Callable[..., None], *values: object) -> None:
 def _write(work: _Work, staging: StagingFolder, compression: Compression) -> None:
     draft = work.draft
     if draft.prepared is not None:
-        work.staged = draft.prepared.result()
-    else:
-        work.staged = _written(draft.content, staging, compression)
+        draft.prepared.await_written()
+        return
+    work.staged = write_copy(draft.content, staging, compression)
     os.fchmod(work.staged.fd, mode_for(draft.ownership))
 
 
-def _written(content: bytes | StagedFile, staging: StagingFolder, compression: Compression) -> StagedFile:
-    """Return a file that holds `content` as snapshots are stored; a plain private copy serves as it is."""
-    if isinstance(content, StagedFile) and compression is Compression.NONE:
-        return content
-    staged = staging.create()
-    try:
-        if isinstance(content, bytes) and compression is Compression.NONE:
-            staged.write(content)
-        else:
-            with open_writer(staged.fd, compression) as out:
-                for chunk in _chunks(content):
-                    out.write(chunk)
-    except BaseException:
-        staged.discard()
-        raise
-    return staged
+def _take_prepared(work: _Work) -> None:
+    draft = work.draft
+    assert draft.prepared is not None
+    work.staged = draft.prepared.result()
+    os.fchmod(work.staged.fd, mode_for(draft.ownership))
 
 
 def _flush(works: Sequence[_Work], journal_fd: int) -> None:
@@ -231,16 +183,8 @@ def _check_back(work: _Work, compression: Compression) -> None:
     staged = work.staged
     assert staged is not None
     if not staged.was_read_back:
-        _must_equal(plain_digest(staged.fd, compression.suffix), work.draft.digest, staged)
+        read_back(staged, work.draft.content, work.draft.digest, compression)
     work.stored_bytes = os.fstat(staged.fd).st_size
-
-
-def _must_equal(found: str, digest: str, staged: StagedFile) -> None:
-    if found != digest:
-        raise ReadBackError(
-            f"{staged.folder.path}: what came back from the disk is not what was written",
-            hint="check the disk (smartctl, dmesg); the snapshot is tried again",
-        )
 
 
 def _rename(works: Sequence[_Work], root_fd: int) -> None:
@@ -273,13 +217,3 @@ def _result(work: _Work, compression: Compression) -> Snapshot | Refused:
         draft.rel, work.name, draft.taken_at, draft.digest, size, draft.grade, draft.reason, draft.shape,
         stored_bytes=work.stored_bytes,
     )  # fmt: skip
-
-
-def _chunks(content: bytes | StagedFile) -> Iterator[bytes]:
-    if isinstance(content, bytes):
-        yield content
-        return
-    offset = 0
-    while chunk := os.pread(content.fd, CHUNK_BYTES, offset):
-        yield chunk
-        offset += len(chunk)

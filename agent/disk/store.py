@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import IO, Protocol
 
@@ -12,14 +11,15 @@ from msgspec.structs import replace
 
 from agent.core.model import Grade, Snapshot
 from agent.core.naming import Kind, parse_name, snapshot_name
-from agent.disk.atomic import begin_beside, flush, rename_new
+from agent.disk.atomic import flush, rename_new
 from agent.disk.beneath import parent_beneath
 from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
 from agent.disk.codec import Compression, digest_of_stream, is_damage, open_reader
 from agent.disk.draft import Draft, Refused, free_name, publish_record
 from agent.disk.folders import make_folder
 from agent.disk.journal import Journal
-from agent.disk.publish import Batch, prepare
+from agent.disk.preparation import Preparation
+from agent.disk.publish import Batch
 from agent.disk.references import open_zstd
 from agent.disk.staging import StagedFile, StagingFolder, open_root
 
@@ -60,11 +60,10 @@ class Store:
         """As `disk.publish.Batch`."""
         return Batch(drafts, staging, backup_dir=self.path, journal=self._journal, compression=self._compression)
 
-    def prepare(
-        self, content: bytes | StagedFile, digest: Future[str], staging: StagingFolder
-    ) -> Future[StagedFile] | None:
-        """As `disk.publish.prepare`, begun beside the caller, who sets `digest`; None where it cannot be."""
-        return begin_beside(lambda: prepare(content, digest, staging, self._compression))
+    def prepare(self, content: bytes | StagedFile, staging: StagingFolder) -> Preparation | None:
+        """Return a copy of `content` that is being made ready; None where no thread can be made for it."""
+        preparation = Preparation(content, staging, self._compression)
+        return preparation if preparation.begin() else None
 
     # read
 

@@ -2,7 +2,6 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,8 +17,9 @@ from agent.disk import store as store_module
 from agent.disk.codec import Compression
 from agent.disk.draft import Draft, Refused
 from agent.disk.journal import Journal
+from agent.disk.preparation import Preparation
 from agent.disk.staging import StagedFile, StagingFolder
-from agent.disk.store import Store
+from agent.disk.store import STAGING_BELOW, Store
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINE = Ownership(os.geteuid(), os.getegid(), 0o640)
@@ -50,7 +50,7 @@ def draft(
     ownership: Ownership | None = MINE,
     at: datetime = NOON,
     digest: str = "",
-    prepared: Future[StagedFile] | None = None,
+    prepared: Preparation | None = None,
 ) -> Draft:
     if not digest:
         data = content if isinstance(content, bytes) else Path(content.path).read_bytes()
@@ -281,28 +281,95 @@ def test_temporary_name_that_cannot_be_removed_takes_no_snapshot_back(
     assert store.is_intact(done)
 
 
+def give_back_others(patch: pytest.MonkeyPatch, *, of: bytes) -> None:
+    """From now on the disk changes a byte of each file that begins so, once it was flushed."""
+    fsync = os.fsync
+
+    def lies(fd: int) -> None:
+        fsync(fd)
+        if os.path.isfile(path := f"/proc/self/fd/{fd}") and Path(path).read_bytes().startswith(of):
+            os.pwrite(fd, b"?", len(of))
+
+    patch.setattr(os, "fsync", lies)
+
+
+MAGIC = {Compression.NONE: b'{"a', Compression.GZIP: b"\x1f\x8b", Compression.ZSTD: b"\x28\xb5\x2f\xfd"}
+
+
 @pytest.mark.parametrize("compression", list(Compression))
-def test_bytes_that_come_back_different_are_refused(backups: Path, compression: Compression) -> None:
-    [refused] = publish(store_in(backups, compression), draft(digest="0" * 64))
+def test_bytes_that_come_back_different_are_refused(
+    backups: Path, compression: Compression, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as disk:
+        give_back_others(disk, of=MAGIC[compression])
+        [refused] = publish(store_in(backups, compression), draft())
 
     assert isinstance(refused, Refused)
     assert isinstance(refused.error, ReadBackError)
     assert files_in(backups) == []
 
 
-def test_copy_made_ready_that_comes_back_different_is_refused_alone(backups: Path) -> None:
-    store, digest = store_in(backups), Future[str]()
-    digest.set_result("0" * 64)
-    with store.staging() as staging:
-        ready = [store.prepare(b"{}", digest, staging) for _ in range(2)]
-        wrong = draft("a.json", b"{}", digest="0" * 64, prepared=ready[0])
-        right = draft("b.json", b"{}", prepared=ready[1])
-        refused, done = store.publish([wrong, right], staging)
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"x"], ids=["shorter", "longer"])
+def test_copy_that_comes_back_in_another_length_is_refused(
+    backups: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]
+) -> None:
+    fsync, data = os.fsync, b"{" + b" " * 100_000 + b"}"
+
+    def lies(fd: int) -> None:
+        fsync(fd)
+        if os.fstat(fd).st_size == len(data):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, change(data), 0)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", lies)
+        [refused] = publish(store_in(backups), draft(content=data))
+
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, ReadBackError)
+
+
+def made_ready(store: Store, content: bytes, staging: StagingFolder) -> Preparation:
+    ready = store.prepare(content, staging)
+    assert ready is not None
+    ready.learn(hashlib.sha256(content).hexdigest())
+    return ready
+
+
+def test_copy_made_ready_that_comes_back_different_is_refused_alone(
+    backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_in(backups)
+    with store.staging() as staging, monkeypatch.context() as disk:
+        give_back_others(disk, of=b'{"wr')
+        wrong, right = b'{"wrong": 1}', b'{"right": 1}'
+        refused, done = store.publish(
+            [
+                draft("a.json", wrong, prepared=made_ready(store, wrong, staging)),
+                draft("b.json", right, prepared=made_ready(store, right, staging)),
+            ],
+            staging,
+        )
 
     assert isinstance(refused, Refused)
     assert isinstance(refused.error, ReadBackError)
     assert isinstance(done, Snapshot)
     assert files_in(backups) == [done.name]
+    assert os.listdir(backups / STAGING_BELOW) == []
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_copy_that_is_wanted_before_its_digest_is_known_and_then_is_not_leaves_nothing(
+    backups: Path, compression: Compression
+) -> None:
+    with (store := store_in(backups, compression)).staging() as staging:
+        ready = store.prepare(b"{}", staging)
+        assert ready is not None
+        ready.want()
+        ready.learn("")
+        ready.discard()
+
+        assert os.listdir(staging.fd) == []
 
 
 @pytest.mark.parametrize("step", ["append", "flush"])

@@ -38,6 +38,33 @@ COMPRESSED = Operation(
     lambda place: all(len(place.copies(rel)) == 2 for rel in (USERS, SETTINGS, GUILD)),
 )
 
+LARGE = 7000  # records: a copy of so many is made ready beside its check
+
+
+def _large(place: Place) -> None:
+    protected(place)
+    place.write(USERS, document(1, LARGE))
+    assert place.agent("snapshot") == 0
+    place.write(USERS, document(2, LARGE))  # of the same size
+    place.write(GUILD, document(3, LARGE))
+
+
+def _large_kept(place: Place, *, mended: bool) -> Expected:
+    one, first, second, third = digests(document(1), document(1, LARGE), document(2, LARGE), document(3, LARGE))
+    live = {USERS: (second,), SETTINGS: (one,), GUILD: (third,)}
+    good = {USERS: [one, first, second], SETTINGS: [one], GUILD: [one, third]}
+    return expect(place, live, {USERS: [second], SETTINGS: [one], GUILD: [third]} if mended else good)
+
+
+LARGE_SNAPSHOT = Operation(
+    "snapshot of large files",
+    _large,
+    lambda place: place.agent("snapshot"),
+    lambda place: _large_kept(place, mended=False),
+    lambda place: _large_kept(place, mended=True),
+    lambda place: all_kept(place, USERS, GUILD),
+)
+
 BATCH = [f"{folder}user{number}.json" for number in range(25) for folder in ("", "rooms/")]
 
 
@@ -234,4 +261,4 @@ DAMAGED_CATALOG = Operation(
 )
 
 
-COMMANDS = (SNAPSHOT, COMPRESSED, ROTATION, RESTORE, HEAL, ACCEPT, REBUILD, DAMAGED_CATALOG, FIFTY)
+COMMANDS = (SNAPSHOT, LARGE_SNAPSHOT, COMPRESSED, ROTATION, RESTORE, HEAL, ACCEPT, REBUILD, DAMAGED_CATALOG, FIFTY)
