@@ -1,6 +1,7 @@
 """Tell log and metrics what happened to the folder as a whole; single files are told by `record.py`."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from agent.bot import BotCommandError
 from agent.causes import error_fields, skip_of
@@ -9,16 +10,18 @@ from agent.core.naming import display
 from agent.core.notice import Notice, NoticeKind
 from agent.core.room import Room
 from agent.disk.pause import Pause
-from agent.disk.watcher import Mode, Trouble, WatcherHealth
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.metrics.labels import Deletion, Operation
 from agent.notify import READY, notify, status
-from agent.pack import Packed
 from agent.record import Recorder
-from agent.recover import Recovered
-from agent.rescan import Findings
-from agent.verify_report import Report
+
+if TYPE_CHECKING:  # the service loads them once it has its lock
+    from agent.disk.watcher import WatcherHealth
+    from agent.pack import Packed
+    from agent.recover import Recovered
+    from agent.rescan import Findings
+    from agent.verify_report import Report
 
 _NAMES_SHOWN = 5
 _UNPACKABLE_HINT = "it stays as it is; `backup-agent verify` tells what is rotten"
@@ -66,8 +69,10 @@ class Announcer:
         self._root_up = up
         self._metrics.data_dir_up.set(int(up))
 
-    def watcher(self, health: WatcherHealth, *, polls_by_config: bool) -> None:
+    def watcher(self, health: "WatcherHealth", *, polls_by_config: bool) -> None:
         """How changes are noticed, when that has changed."""
+        from agent.disk.watcher import Mode, Trouble
+
         self._metrics.watcher_up.set(int(health.alive and health.mode is Mode.EVENTS and not polls_by_config))
         now = "polling" if polls_by_config else f"{health.mode} {health.reason}"
         if now == self._watch_told:
@@ -107,7 +112,7 @@ class Announcer:
         told = f"the disk of the snapshots is low: {room.free_bytes:,} bytes are free{reserve}"
         self._recorder.notify(Notice(NoticeKind.DISK_LOW, told, hint=hint))
 
-    def walk(self, findings: Findings, *, took_s: float, at: float) -> None:
+    def walk(self, findings: "Findings", *, took_s: float, at: float) -> None:
         """A whole walk ended `at` (Unix time)."""
         self._metrics.rescan_duration.set(took_s)
         self._metrics.rescan_last_success.set(at)
@@ -122,7 +127,7 @@ class Announcer:
             say("rescan_hindered", file=entry.rel, reason=entry.reason.value, **error_fields(entry.error))
             self._hindrances.add(hindrance)
 
-    def recovered(self, done: Recovered, lost_catalog: str | None) -> None:
+    def recovered(self, done: "Recovered", lost_catalog: str | None) -> None:
         """What a start, or a rebuild, found and did."""
         if lost_catalog not in (None, "missing"):
             self._log.warning("catalog_rebuilt", set_aside=lost_catalog, snapshots=len(done.adopted))
@@ -171,7 +176,7 @@ class Announcer:
         self._metrics.io_errors.inc(Operation.ROTATE)
         self._log.error("rotation_failed", **error_fields(error))
 
-    def packed(self, done: Packed) -> None:
+    def packed(self, done: "Packed") -> None:
         """Old snapshots of a file were packed, or could not be; called from a lane."""
         if done.count or done.references:
             self._metrics.snapshots_packed.inc(done.count)
@@ -183,7 +188,7 @@ class Announcer:
             self._metrics.io_errors.inc(Operation.PACK)
             self._log.error("snapshot_unpackable", snapshot=name, error=str(error), hint=_UNPACKABLE_HINT)
 
-    def verified(self, report: Report, took_s: float) -> None:
+    def verified(self, report: "Report", took_s: float) -> None:
         """Everything was read back; called from a lane."""
         numbers = {
             "files": report.file_count, "snapshots": report.snapshot_count,

@@ -11,7 +11,6 @@ from agent.core.errors import AgentError, LockHeldError
 from agent.core.pace import BackOff
 from agent.disk.lock import DaemonLock
 from agent.patience import Patience
-from agent.recover import recover
 from agent.workspace import Clock, Workspace
 
 _LOCK_WAIT_S = 10.0
@@ -66,6 +65,8 @@ class Hold:
 
     def recover(self) -> None:
         """Finish what a crash cut short; the catalog agrees with the folder, unless told to stop before."""
+        from agent.recover import recover
+
         self.ws.is_doubtful, self.is_in_order = True, False  # until it has
         while not self._patience.stop_asked:
             try:

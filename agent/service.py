@@ -20,16 +20,12 @@ from agent.core.pace import BackOff
 from agent.core.settle import Due
 from agent.disk import lease
 from agent.disk.threads import NoThreadError, start
-from agent.gate import Gate
 from agent.hold import Hold
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.migration import Migration, migrate_first
 from agent.notify import READY, STOPPING, WATCHDOG, extend_timeout, notify, reloading, status, watchdog_interval_s
 from agent.patience import Patience
 from agent.record import Recorder
-from agent.recover import mark_clean
-from agent.rounds import Rounds
 from agent.workspace import FAILURES, Clock
 
 _ROOT_LOOK_S = 1.0
@@ -123,6 +119,8 @@ class Service:
 
     def _prepare(self) -> bool:
         """Make the rounds, listen and recover, trying until it can be; False when told to stop before."""
+        from agent.rounds import Rounds  # most of the program: loaded while SQLite looks through the catalog
+
         while True:
             try:
                 self._rounds = Rounds(
@@ -167,6 +165,8 @@ class Service:
 
     def _migrate(self) -> None:
         """A folder that nobody guarded before is taken over first."""
+        from agent.migration import Migration, migrate_first
+
         rounds, why = self._rounds, "taking over the data files"
         migrate_first(
             Migration(
@@ -178,6 +178,8 @@ class Service:
 
     def _pass_gate(self) -> None:
         """Every file is looked at and healed, or waits to be; errors are waited out."""
+        from agent.gate import Gate
+
         rounds = self._rounds
         began = self._clock.monotonic()
         why = "checking the data files"
@@ -268,6 +270,8 @@ class Service:
         return 0
 
     def _flush(self, ended: threading.Event) -> None:
+        from agent.recover import mark_clean
+
         try:
             if self._hold.is_in_order:
                 self._rounds.last_snapshots()

@@ -120,7 +120,7 @@ def test_stop_before_the_catalog_agrees_with_the_folder_takes_no_snapshot_by_it(
         service._patience.stop_asked = True
         return recover(ws, go_on)
 
-    monkeypatch.setattr("agent.hold.recover", stopped)
+    monkeypatch.setattr("agent.recover.recover", stopped)
     assert service._hold.take()
     service._ws = service._hold.ws
     service._patience.stop_asked = comes_first
