@@ -107,8 +107,18 @@ def flush(fds: Sequence[int]) -> dict[int, OSError]:
     The flushes run side by side, so that a journalling file system commits them together.  Beyond
     a few dozen files of one file system, one flush of all of it is kinder than one per file.
     """
-    if len(fds) == 1:
-        return _errors([(fds[0], _fsync(fds[0]))])
+    left = fds if len(fds) <= _FLUSH_ALL_ABOVE else _not_flushed_at_once(fds)
+    if not left:
+        return {}
+    others = [_hand_over(partial(_fsync, fd)) for fd in left[1:]]  # begun before the first one, which is flushed here
+    results = [(left[0], _fsync(left[0]))]
+    for job in others:
+        job.run()  # no thread came to it so far
+    return _errors([*results, *((fd, job.future.result()) for fd, job in zip(left[1:], others, strict=True))])
+
+
+def _not_flushed_at_once(fds: Sequence[int]) -> list[int]:
+    """Flush the file systems that many of the files are on; return the files that are on none, or may be."""
     left: list[int] = []
     by_device: dict[int, list[int]] = {}
     for fd in fds:
@@ -119,13 +129,7 @@ def flush(fds: Sequence[int]) -> dict[int, OSError]:
     for group in by_device.values():
         if len(group) <= _FLUSH_ALL_ABOVE or _sync_file_system(group[0]) is not None:
             left += group
-    if not left:
-        return {}
-    others = [_hand_over(partial(_fsync, fd)) for fd in left[1:]]  # begun before the first one, which is flushed here
-    results = [(left[0], _fsync(left[0]))]
-    for job in others:
-        job.run()  # no thread came to it so far
-    return _errors([*results, *((fd, job.future.result()) for fd, job in zip(left[1:], others, strict=True))])
+    return left
 
 
 def begin(work: Callable[[], _T]) -> Future[_T]:

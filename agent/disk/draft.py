@@ -10,7 +10,6 @@ from agent.core.errors import ReadBackError
 from agent.core.model import Grade, Ownership, Reason, Shape
 from agent.core.naming import Kind, snapshot_name
 from agent.core.stamp import next_stamp
-from agent.disk.beneath import open_beneath
 from agent.disk.journal import Record
 from agent.disk.preparation import Preparation
 from agent.disk.staging import StagedFile
@@ -50,9 +49,7 @@ def free_name(root_fd: int, draft: Draft, suffix: str) -> tuple[Draft, str]:
     """
     while True:
         name = snapshot_name(draft.rel, draft.taken_at, draft.kind, suffix)
-        try:
-            os.close(open_beneath(root_fd, name, os.O_PATH))
-        except OSError:
+        if not os.access(name, os.F_OK, dir_fd=root_fd, follow_symlinks=False):
             return draft, name  # what else is wrong with it, the steps to come will tell
         draft = replace(draft, taken_at=next_stamp(draft.taken_at, draft.taken_at))
 

@@ -71,6 +71,7 @@ def make_folder(root_fd: int, folder: str, open_folders: ExitStack) -> int:
 
 
 def let_go(fd: int) -> None:
-    """The descriptor is closed; that this fails says nothing about what was flushed."""
-    with suppress(OSError):
-        os.close(fd)
+    """The descriptor, if it is one, is closed; that this fails says nothing about what was flushed."""
+    if fd >= 0:
+        with suppress(OSError):
+            os.close(fd)

@@ -39,15 +39,13 @@ class Journal:
 
     def append(self, records: Sequence[Record]) -> int:
         """Write `records` and return the descriptor to flush and close; they are durable only after the flush."""
-        fd, before = self._open_for_append(), None
+        fd, before = self._open_for_append()
         try:
-            before = os.fstat(fd).st_size
             lines = b"".join(map(_line, records))
-            write_all(fd, self._mend_tail(fd) + lines)
+            write_all(fd, self._mend_tail(fd, before.offset) + lines)
         except BaseException:
             with contextlib.suppress(OSError):
-                if before is not None:
-                    os.ftruncate(fd, before)
+                os.ftruncate(fd, before.offset)
             os.close(fd)  # its lock goes with it: left open, nobody could ever append again
             raise
         return fd
@@ -121,9 +119,9 @@ class Journal:
                 staged.discard()
 
     def _replace_by(self, staged: StagedFile, keep_from: Place) -> bool:
-        old = self._open_for_append()  # its lock keeps appenders out until the new one has the name
+        old, end = self._open_for_append()  # its lock keeps appenders out until the new one has the name
         try:
-            if os.fstat(old).st_ino != keep_from.inode:
+            if end.inode != keep_from.inode:
                 return False
             at = keep_from.offset
             while chunk := os.pread(old, _CHUNK_BYTES, at):
@@ -136,8 +134,11 @@ class Journal:
         finally:
             os.close(old)
 
-    def _open_for_append(self) -> int:
-        """Open and lock the file that bears the name now, also when it was replaced while the lock was awaited."""
+    def _open_for_append(self) -> tuple[int, Place]:
+        """Open and lock the file that bears the name now, also when it was replaced while the lock was awaited.
+
+        Where it ends does not change while it is locked.
+        """
         folder_fd = open_root(self._folder, create=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -145,10 +146,11 @@ class Journal:
                 fd = os.open(JOURNAL_NAME, flags, _FILE_MODE, dir_fd=folder_fd)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX)
-                    if os.path.samestat(os.fstat(fd), os.stat(JOURNAL_NAME, dir_fd=folder_fd, follow_symlinks=False)):
-                        if os.fstat(fd).st_size == 0:
+                    ours = os.fstat(fd)
+                    if os.path.samestat(ours, os.stat(JOURNAL_NAME, dir_fd=folder_fd, follow_symlinks=False)):
+                        if ours.st_size == 0:
                             os.fsync(folder_fd)  # a new journal outlives a power cut
-                        return fd
+                        return fd, Place(ours.st_ino, ours.st_size)
                 except FileNotFoundError:
                     pass
                 except BaseException:
@@ -160,9 +162,8 @@ class Journal:
                 os.close(folder_fd)
 
     @staticmethod
-    def _mend_tail(fd: int) -> bytes:
+    def _mend_tail(fd: int, size: int) -> bytes:
         """A line that a crash cut short is ended, so that the next one stands alone."""
-        size = os.fstat(fd).st_size
         return b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
 
 

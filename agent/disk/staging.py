@@ -193,7 +193,12 @@ def open_root(path: str, *, create: bool = False) -> int:
 
     The path up to here is the operator's choice and may lead through links; nothing below it may.
     """
-    if create:
-        with contextlib.suppress(FileExistsError):  # what it is instead of a folder, the open will tell
-            os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with contextlib.suppress(FileExistsError):  # what it is instead of a folder, the open will tell
+        os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
+    return os.open(path, flags)
