@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS snapshots(
     PRIMARY KEY(rel, taken, name)
 ) WITHOUT ROWID;
 DROP INDEX IF EXISTS snapshots_by_grade;
-CREATE INDEX IF NOT EXISTS snapshots_for_counts ON snapshots(grade, doomed, stored);
+DROP INDEX IF EXISTS snapshots_for_counts;
+CREATE INDEX IF NOT EXISTS snapshots_for_sums ON snapshots(grade, doomed, rel, taken, name, stored);
 CREATE INDEX IF NOT EXISTS snapshots_doomed ON snapshots(doomed) WHERE doomed=1;
 CREATE INDEX IF NOT EXISTS files_for_counts ON files(grade, since);
 CREATE INDEX IF NOT EXISTS files_given_up ON files(gave_up) WHERE gave_up=1;
