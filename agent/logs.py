@@ -1,5 +1,6 @@
 """How log lines look and where they go.
 
+Modules log with `get_logger()` from here, never with structlog's own, so that structlog is always loaded as below.
 Values are handed over as they are, a path as its `rel`; here they become printable, so that none can break a line.
 """
 
@@ -7,20 +8,36 @@ import json
 import math
 import os
 import select
+import sys
 import threading
-import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from datetime import UTC, datetime
-from typing import Literal, TextIO
-
-from msgspec import Struct
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from types import ModuleType
+from typing import Any, Literal, TextIO
 
 from agent.core.naming import display
 
-Level = Literal["debug", "info", "warning", "error"]
-_LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
-Event = dict[str, object]
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Load modules while empty modules stand in for `names`, where those are not loaded yet."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update((name, ModuleType(name)) for name in absent)
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+# structlog loads rich wherever it is installed, and asyncio for methods that nobody awaits here: 7 MiB resident.
+with _without("rich", "asyncio"):
+    import structlog
+    from structlog.typing import FilteringBoundLogger, WrappedLogger
+
+Event = MutableMapping[str, Any]
 
 DEFAULT_TAG = "[DB]"
 TAGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -40,53 +57,20 @@ TAGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )  # fmt: skip
 
 _RESET, _BOLD, _DIM, _CYAN = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m"
-_LEVEL_COLOURS = {"debug": _DIM, "warning": "\x1b[33m", "error": "\x1b[31m"}
+_LEVEL_COLOURS = {"debug": _DIM, "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 _STUCK_LIMIT_MS = 1000
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-class Logger:
-    """Writes an event with its fields as one line, as `configure_logs` said last; before that, nothing."""
-
-    def __init__(self) -> None:
-        self.output: _Output | None = None
-
-    def debug(self, event: str, /, **fields: object) -> None:
-        self._log("debug", event, fields)
-
-    def info(self, event: str, /, **fields: object) -> None:
-        self._log("info", event, fields)
-
-    def warning(self, event: str, /, **fields: object) -> None:
-        self._log("warning", event, fields)
-
-    def error(self, event: str, /, **fields: object) -> None:
-        self._log("error", event, fields)
-
-    def exception(self, event: str, /, **fields: object) -> None:
-        """As `error`, with the traceback of the exception that is being handled."""
-        self._log("error", event, {**fields, "exception": _Lines(traceback.format_exc().removesuffix("\n"))})
-
-    def _log(self, level: Level, event: str, fields: Event) -> None:
-        output = self.output
-        if output is None or _LEVELS.index(level) < output.least:
-            return
-        if isinstance(hint := fields.get("hint"), str):
-            fields["hint"] = output.hints(hint)
-        output.sink.write_line(output.render({"timestamp": output.stamp(), "level": level, "event": event, **fields}))
-
-
-_logger = Logger()
-
-
-def get_logger() -> Logger:
+def get_logger() -> FilteringBoundLogger:
     """Return the logger of a module; it follows every later `configure_logs`."""
-    return _logger
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger
 
 
 def configure_logs(
     format: Literal["auto", "json", "console"],
-    level: Level,
+    level: Literal["debug", "info", "warning", "error"],
     stream: TextIO,
     *,
     on_drop: Callable[[], None] = lambda: None,
@@ -100,31 +84,25 @@ def configure_logs(
     is_terminal = stream.isatty()
     on_console = format == "console" or (format == "auto" and is_terminal)
     has_colour = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    _logger.output = _Output(
-        _LEVELS.index(level),
-        _stamp_of_a_person if on_console else _stamp_of_a_machine,
-        hints,
-        _Console(has_colour=has_colour) if on_console else _as_json,
-        _Sink(stream, on_drop),
+    sink = _Sink(stream, on_drop)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_console else "iso", utc=not on_console),
+            structlog.processors.format_exc_info,
+            partial(_with_hint, hints),
+            _Console(has_colour=has_colour) if on_console else _as_json,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: sink,
+        cache_logger_on_first_use=False,
     )
 
 
-class _Output(Struct, frozen=True):
-    """How lines look and where they go."""
-
-    least: int  # levels below it are left out
-    stamp: Callable[[], str]
-    hints: Callable[[str], str]
-    render: Callable[[Event], str]
-    sink: "_Sink"
-
-
-def _stamp_of_a_person() -> str:
-    return f"{datetime.now():%H:%M:%S}"  # noqa: DTZ005  # the time on their wall
-
-
-def _stamp_of_a_machine() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+def _with_hint(hints: Callable[[str], str], _logger: WrappedLogger, _method: str, event: Event) -> Event:
+    if isinstance(hint := event.get("hint"), str):
+        event["hint"] = hints(hint)
+    return event
 
 
 def tag_of(event: str, reason: str = "") -> str:
@@ -135,11 +113,15 @@ def tag_of(event: str, reason: str = "") -> str:
     return DEFAULT_TAG
 
 
-def _as_json(event: Event) -> str:
+def _as_json(_logger: WrappedLogger, _method: str, event: Event) -> str:
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    if trace := event.pop("exception", None):
+        event["exception"] = _Lines(trace)
+    whole = {**first, **event}
     with suppress(TypeError, ValueError):  # what JSON cannot say as it is
-        if (line := _encode(event)).isprintable() and "\\" not in line:  # nothing was escaped, or has to be
+        if (line := _encode(whole)).isprintable() and "\\" not in line:  # nothing was escaped, or has to be
             return line
-    return _encode(_printable(event))
+    return _encode(_printable(whole))
 
 
 class _Console:
@@ -148,9 +130,9 @@ class _Console:
     def __init__(self, *, has_colour: bool) -> None:
         self._has_colour = has_colour
 
-    def __call__(self, event: Event) -> str:
-        name, level = str(event.pop("event")), str(event.pop("level"))
-        moment, trace = str(event.pop("timestamp")), str(event.pop("exception", ""))
+    def __call__(self, _logger: WrappedLogger, _method: str, event: Event) -> str:
+        name, level = str(event.pop("event")), event.pop("level")
+        moment, trace = event.pop("timestamp"), event.pop("exception", "")
         words = [
             self._in(_DIM, moment),
             self._in(_CYAN, tag_of(name, str(event.get("reason", "")))),
@@ -227,7 +209,7 @@ class _Sink:
         except OSError:  # only in memory
             self._fd = None
 
-    def write_line(self, line: str) -> None:
+    def msg(self, line: str) -> None:
         data = (line + "\n").encode(self._encoding, "backslashreplace")
         with self._lock:
             try:
@@ -238,6 +220,8 @@ class _Sink:
                     self._write(self._fd, data)
             except (OSError, ValueError):  # ValueError: the stream was closed
                 self._on_drop()
+
+    debug = info = warning = error = critical = msg
 
     def _write(self, fd: int, data: bytes) -> None:
         """Write in pieces that a pipe takes whole or not at all, so that a reader that stopped cannot stop us."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from agent.logs import DEFAULT_TAG, TAGS, configure_logs, get_logger, tag_of
 @pytest.fixture(autouse=True)
 def _own_configuration() -> Iterator[None]:
     yield
-    get_logger().output = None
+    structlog.reset_defaults()
 
 
 def logged(event: str, *, format: str = "json", method: str = "info", **values: object) -> str:

@@ -646,7 +646,7 @@ def test_schema_for_editors_describes_every_key_and_shows_quantities_as_written(
 def test_config_without_schemas_loads_nothing_heavy() -> None:
     program = (
         "import sys; from agent.config import load_config; load_config(sys.argv[1], None, {});"
-        "print([m for m in ('jsonschema_rs', 'rich', 'asyncio') if m in sys.modules])"
+        "print([m for m in ('jsonschema_rs', 'rich', 'asyncio', 'structlog') if m in sys.modules])"
     )
 
     done = subprocess.run([sys.executable, "-c", program, str(EXAMPLE)], capture_output=True, text=True, check=True)
