@@ -13,6 +13,7 @@ from agent.core.decide import Heal, restore_candidates
 from agent.core.guard import find_collapse
 from agent.core.model import Grade, HealAction, Shape, Snapshot
 from agent.core.reading import sole_reading
+from agent.disk.capture import digest_of
 from agent.disk.staging import StagedFile
 from agent.look import Look
 from agent.workspace import Workspace, suspect_thresholds
@@ -23,7 +24,10 @@ _UNREADABLE = (errno.EIO, errno.EACCES, errno.EBADMSG, errno.ESTALE)
 
 
 class Cure(Struct, frozen=True):
-    """Bytes that would make the file good again; `fill` writes them, and says whether they were to be had."""
+    """Bytes that would make the file good again; `fill` writes them, or says that they are not to be had.
+
+    What it wrote is to be used only if it has the `digest`.
+    """
 
     action: HealAction
     fill: Callable[[StagedFile], bool]
@@ -67,7 +71,7 @@ class Cures(Struct):
             for cure in self:
                 staged = staging.create()
                 try:
-                    if cure.fill(staged):
+                    if cure.fill(staged) and digest_of(staged.fd) == cure.digest:
                         return True
                 finally:
                     staged.discard()
@@ -75,15 +79,15 @@ class Cures(Struct):
 
     def _fill_from(self, snapshot: Snapshot, staged: StagedFile) -> bool:
         try:
-            whole = self.ws.store.copy_into(snapshot, staged)
+            is_there = self.ws.store.pour_into(snapshot, staged)
         except OSError as error:
             if error.errno not in _UNREADABLE:
                 raise
             self.failure = self.failure or error
             return False
-        if whole and self.look.result is not None and self.look.result.grade is Grade.INVALID:
+        if is_there and self.look.result is not None and self.look.result.grade is Grade.INVALID:
             return check(Path(staged.path), self.look.rule.check).grade is not Grade.INVALID
-        return whole
+        return is_there
 
     def repaired(self) -> Cure | None:
         """The bytes with their damage repaired, if there is exactly one way to, and the result passes its check.

@@ -22,6 +22,8 @@ from agent.disk.swap import Swapped, SwapResult
 from agent.displaced import Displaced, Judged, keep_copy, keep_leftover
 from agent.workspace import Workspace
 
+_DIGESTED_AT_ONCE_BYTES = 64 * 1024
+
 Fill = Callable[[StagedFile], bool]
 
 
@@ -38,6 +40,7 @@ class PutBack(Struct, frozen=True):
 def put_back(ws: Workspace, root_fd: int, rel: str, *, judged: Judged | None, good: str, fill: Fill) -> PutBack:
     """The live file `rel` shows the bytes that `fill` writes, whose digest is `good`, or what the bot wrote meanwhile.
 
+    The digest is taken of what was written, beside its flush; nothing else is ever put in.
     `judged` is the present state, None when the file is missing.  Owner, group, mode and extended attributes stay.
     A copy of what was replaced is kept.
 
@@ -81,13 +84,17 @@ def _stage(place: _Place, staging_folder: StagingFolder, fill: Fill) -> PutBack:
             if not _dress(place, staged):
                 staged.discard()
                 return PutBack()
-            flushed = begin(lambda: os.fsync(staged.fd))
+            flushed, digest = begin(lambda: os.fsync(staged.fd)), _begin_digest(staged.fd)
             try:
                 if place.judged is not None:
                     _announce(place, staged)
             finally:
-                flushed.exception()  # its descriptor is closed after this at the earliest
+                for beside in (flushed.exception, digest.exception):
+                    beside()  # their descriptor is closed after this at the earliest
             flushed.result()
+            if digest.result() != place.good:
+                staged.discard()
+                return PutBack(filled=False)
             if place.judged is None:
                 result = swap.put_missing(folder_fd, name, staged)
             else:
@@ -100,6 +107,15 @@ def _stage(place: _Place, staging_folder: StagingFolder, fill: Fill) -> PutBack:
         staged.discard()
         os.fsync(folder_fd)
         return PutBack(done=result.how is Swapped.DONE)
+
+
+def _begin_digest(fd: int) -> Future[str]:
+    """The digest of what was written; a small file is digested before a thread could begin."""
+    if os.fstat(fd).st_size > _DIGESTED_AT_ONCE_BYTES:
+        return begin(lambda: digest_of(fd))
+    digest = Future[str]()
+    digest.set_result(digest_of(fd))
+    return digest
 
 
 def _open_live_folder(place: _Place, folder: str) -> int:

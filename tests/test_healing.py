@@ -162,14 +162,14 @@ def test_newer_snapshot_that_could_not_be_read_is_told_with_the_heal(
     older = bench.protect(document(1))
     newer = bench.protect(document(2))
     bench.damage()
-    copy_into = type(bench.ws.store).copy_into
+    pour_into = type(bench.ws.store).pour_into
 
     def unreadable(store: Store, snapshot: Snapshot, staged: StagedFile) -> bool:
         if snapshot.name == newer.name:
             raise OSError(errno.EIO, "no answer")
-        return copy_into(store, snapshot, staged)
+        return pour_into(store, snapshot, staged)
 
-    monkeypatch.setattr(type(bench.ws.store), "copy_into", unreadable)
+    monkeypatch.setattr(type(bench.ws.store), "pour_into", unreadable)
     [outcome] = bench.healer.heal([USERS], at_gate=True)
 
     assert (outcome.ending, outcome.snapshot) == (Ending.HEALED, older)

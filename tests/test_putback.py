@@ -123,6 +123,14 @@ def test_bytes_that_could_not_be_had_touch_nothing(place: Place) -> None:
     assert place.temporary() == []
 
 
+@pytest.mark.parametrize("size", [3, 3_000_000])
+def test_bytes_of_another_digest_are_never_put_in(place: Place, size: int) -> None:
+    done = place.put_back(fill=b"x" * size)
+
+    assert (done.done, done.filled, place.live.read_bytes()) == (False, False, DAMAGED)
+    assert place.temporary() == []
+
+
 def test_inode_with_another_name_is_copied_not_moved(place: Place) -> None:
     """A write through the other name would change what is kept."""
     place.live.write_bytes(DAMAGED)

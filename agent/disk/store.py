@@ -14,6 +14,7 @@ from agent.core.naming import Kind, parse_name, snapshot_name
 from agent.disk.atomic import flush, rename_new
 from agent.disk.beneath import parent_beneath
 from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
+from agent.disk.clone import copy_within_kernel
 from agent.disk.codec import Compression, digest_of_stream, is_damage, open_reader
 from agent.disk.draft import Draft, Refused, free_name, publish_record
 from agent.disk.folders import make_folder
@@ -25,6 +26,7 @@ from agent.disk.staging import StagedFile, StagingFolder, open_root
 
 PATCH_SUFFIX = ".patch"  # beside a damaged original: what its repair changed
 STAGING_BELOW = ".agent/staging"
+_POURED_BYTES = 1 << 30  # in one go
 _BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's is
 
 
@@ -70,7 +72,7 @@ class Store:
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """Lend a stream of the plain bytes of the snapshot `name`."""
-        suffix = parsed.compression_suffix if (parsed := parse_name(name)) else ""
+        suffix = _compression_of(name)
         with ExitStack() as opened:
             root_fd = open_root(self.path)
             opened.callback(os.close, root_fd)
@@ -108,6 +110,24 @@ class Store:
                 return False
             raise
         return hasher.hexdigest() == snapshot.digest
+
+    def pour_into(self, snapshot: Snapshot, staged: StagedFile) -> bool:
+        """Write the snapshot's plain bytes into `staged`, by the kernel where it can; False when there are none.
+
+        Whether they are those of its digest is to be read from `staged`, which can be flushed meanwhile.
+        """
+        try:
+            with self.open(snapshot.name) as plain:
+                if not _compression_of(snapshot.name):
+                    while copy_within_kernel(plain.fileno(), staged.fd, _POURED_BYTES):
+                        pass
+                while chunk := plain.read(CHUNK_BYTES):
+                    staged.write(chunk)
+        except Exception as error:
+            if is_damage(error) or _is_gone(error):
+                return False
+            raise
+        return True
 
     def stored_size(self, name: str) -> int | None:
         """Return the size of a copy on disk, or None when it is not there."""
@@ -161,7 +181,7 @@ class Store:
 
     def accept(self, snapshot: Snapshot) -> Snapshot:
         """The suspect snapshot stands among the good ones, under its good name, durably; return it as it is now."""
-        suffix = parsed.compression_suffix if (parsed := parse_name(snapshot.name)) else ""
+        suffix = _compression_of(snapshot.name)
         accepted = replace(
             snapshot, grade=Grade.GOOD, name=snapshot_name(snapshot.rel, snapshot.taken_at, Kind.BACKUP, suffix)
         )
@@ -203,6 +223,10 @@ class Store:
             draft.rel, name, draft.taken_at, draft.digest, size, draft.grade, draft.reason, draft.shape,
             stored_bytes=size,
         )  # fmt: skip
+
+
+def _compression_of(name: str) -> str:
+    return parsed.compression_suffix if (parsed := parse_name(name)) else ""
 
 
 def _is_gone(error: Exception) -> bool:

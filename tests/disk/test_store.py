@@ -426,6 +426,39 @@ def test_snapshot_that_is_not_there_whole_is_neither_intact_nor_copied(
     assert (store.is_intact(snapshot), copied) == (False, False)
 
 
+@pytest.mark.parametrize("kernel_copies", [True, False])
+@pytest.mark.parametrize("compression", list(Compression))
+def test_snapshot_is_poured_out_plain(
+    backups: Path, monkeypatch: pytest.MonkeyPatch, compression: Compression, kernel_copies: bool
+) -> None:
+    if not kernel_copies:
+        monkeypatch.setattr(store_module, "copy_within_kernel", lambda *_: None)
+    store = store_in(backups, compression)
+    [snapshot] = published(store, draft())
+
+    with store.staging() as staging:
+        staged = staging.create()
+        poured = store.pour_into(snapshot, staged)
+        plain = Path(staged.path).read_bytes()
+        staged.discard()
+
+    assert (poured, hashlib.sha256(plain).hexdigest()) == (True, snapshot.digest)
+
+
+@pytest.mark.parametrize("kind", ["gone", "link", "folder", "pipe"])
+def test_snapshot_that_is_not_there_is_not_poured_out(backups: Path, kind: str) -> None:
+    store = store_in(backups)
+    [snapshot] = published(store, draft())
+    replace_by(kind, backups / snapshot.name)
+
+    with store.staging() as staging:
+        staged = staging.create()
+        poured = store.pour_into(snapshot, staged)
+        staged.discard()
+
+    assert not poured
+
+
 def test_snapshot_below_a_folder_that_became_a_link_is_not_there(backups: Path) -> None:
     store = store_in(backups)
     [snapshot] = published(store, draft("sub/users.json"))
