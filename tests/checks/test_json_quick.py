@@ -18,6 +18,8 @@ from agent.checks.json_quick import read_quickly
 from agent.core.json_text import Document, read_document
 from agent.core.model import CheckSpec, Grade, Parser, Shape
 
+pytest.importorskip("simdjson", reason="it is not installed everywhere")
+
 LARGE = json.dumps({f"k{i}": {"name": "x" * 50, "n": [i, {}]} for i in range(3000)}).encode()
 PIECES = (8, 40, 200, 1 << 18)
 
