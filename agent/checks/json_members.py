@@ -6,14 +6,16 @@ from collections.abc import Callable
 from agent.core.json_text import first_token
 
 _COMMAS_MAX = 500_000  # a parser may take 72 bytes for each member of the root
+_LEAST_BYTES = {ord("{"): 5, ord("["): 2}  # of a member and its comma: "":1, and 1,
 _PIECE_BYTES = 256 << 10
-_TAILS = (1 << 10, 16 << 10, 1 << 30)  # of a piece, searched for the end of its last member one after the other
+_TAILS = (256, 2 << 10, 1 << 30)  # of a piece, searched for the end of its last member one after the other
 
-_CLOSERS = {b"{": b"}", b"[": b"]"}
+_CLOSERS = {b"{": ord("}"), b"[": ord("]")}
+_COMMA = ord(",")
 _after_string = re.compile(rb'(?<!\\)"(?=[ \t\n\r]*+[,:\]}])').search
 _tokens = re.compile(rb'"[^"\\]*+(?:(?>\\.[^"\\]*+))*+"?|[\[\]{},]', re.DOTALL).finditer
 
-Count = Callable[[bytes], int | None]
+Count = Callable[[bytes | bytearray | memoryview], int | None]
 
 
 def count_members(text: bytes | memoryview, count: Count, *, is_hasty: bool = False) -> int | None:
@@ -21,17 +23,18 @@ def count_members(text: bytes | memoryview, count: Count, *, is_hasty: bool = Fa
 
     `count` does so for a small text.  It is asked about pieces that end at a comma, each between two brackets of the
     root.  What it counts is made of whole members; what was cut inside a member it refuses, and another comma is tried.
-    So a member that is larger than a piece cannot be told, nor, when `is_hasty`, most that are larger than a
-    kilobyte.  What `count` proves of the pieces holds for the text.
+    So a member that is larger than a piece cannot be told, nor, when `is_hasty`, most that are larger than two
+    kilobytes.  What `count` proves of the pieces holds for the text.
     """
     view = memoryview(text)
     at = first_token(text)
     opener = bytes(view[at : at + 1])
+    piece = bytearray(opener + bytes(_PIECE_BYTES))  # one for all: to be given memory anew takes longer than to parse
     at += 1
     total = 0
     while len(view) - at > 2 * _PIECE_BYTES:
-        piece = opener + view[at : at + _PIECE_BYTES]
-        members, length = _first_members(piece, _CLOSERS[opener], count, _TAILS[:1] if is_hasty else _TAILS)
+        piece[1:] = view[at : at + _PIECE_BYTES]
+        members, length = _first_members(piece, _CLOSERS[opener], count, _TAILS[:-1] if is_hasty else _TAILS)
         if not members:
             return None
         total += members
@@ -43,7 +46,7 @@ def count_members(text: bytes | memoryview, count: Count, *, is_hasty: bool = Fa
 def has_too_many_members(text: bytes | memoryview) -> bool:
     """Whether a document may have more members than a parser may make objects for."""
     left = _COMMAS_MAX
-    if len(text) > 2 * left:  # the shortest member and its comma: 1,
+    if len(text) > left * _LEAST_BYTES[text[first_token(text)]]:
         for at in range(0, len(text), _PIECE_BYTES):
             left -= bytes(text[at : at + _PIECE_BYTES]).count(b",")
             if left < 0:
@@ -51,17 +54,22 @@ def has_too_many_members(text: bytes | memoryview) -> bool:
     return False
 
 
-def _first_members(piece: bytes, closer: bytes, count: Count, tails: tuple[int, ...]) -> tuple[int, int]:
+def _first_members(piece: bytearray, closer: int, count: Count, tails: tuple[int, ...]) -> tuple[int, int]:
     """Return how many whole members `piece`, which begins with a bracket, holds up to its last usable comma, and where
     the next one begins, counted without the bracket; (0, 0) when there is no such comma.
     """
     for tail in tails:
-        if (end := _shallowest_comma(piece, max(0, len(piece) - tail))) and (members := count(piece[:end] + closer)):
-            return members, end
+        end = _shallowest_comma(piece, max(0, len(piece) - tail))
+        if end:
+            piece[end] = closer
+            members = count(memoryview(piece)[: end + 1])
+            piece[end] = _COMMA
+            if members:
+                return members, end
     return 0, 0
 
 
-def _shallowest_comma(piece: bytes, start: int) -> int:
+def _shallowest_comma(piece: bytearray, start: int) -> int:
     """Return the place, after `start`, of the last comma that lies inside the fewest brackets; 0 when there is none.
 
     From the very beginning that is where a member of the root ends; from anywhere else it may be, as it is a guess what

@@ -1,18 +1,18 @@
 """The quickest look at a large JSON text.  What it reads, Node and Python read alike; that it rejects says nothing.
 
 The parser is simdjson, which also proves the text UTF-8.  It will not have some texts that both read (half of a
-surrogate pair, numbers beyond 64 bits or a double, more than 1,024 levels), and there are machines without it: then
-everything is left to the other parsers, which take longer.  It is imported with the first large text, so small bots and
-a start do without.
+surrogate pair, numbers beyond 64 bits or a double, more than 1,024 levels).  It takes many times the memory of a text,
+so what cannot be taken apart is not for it, and there are machines without it.  All this is left to the other parsers,
+which take longer.  It is imported with the first large text, so small bots and a start do without.
 """
 
-from functools import cache
-
-from agent.checks.json_members import Count, count_members, has_too_many_members
+from agent.checks.json_members import Count, count_members
 from agent.core.json_text import Document, ends_closed, first_token, root_type
 
 _FROM_BYTES = 128 << 10  # the others need less than 0.2 ms for less
-_WHOLE_MAX_BYTES = 4 << 20  # what is parsed at once takes some 14 times its size, if it is nothing but brackets
+_HASTY_MAX_BYTES = 4 << 20  # another parser is done with it before a piece is searched through
+
+_idle: list[Count] = []  # one at most: a parser keeps its memory, which takes longer to be given than a text to parse
 
 
 def read_quickly(text: bytes | memoryview) -> Document | None:
@@ -20,28 +20,30 @@ def read_quickly(text: bytes | memoryview) -> Document | None:
 
     Members are counted as they are written, as the exact judge does: a key that appears twice counts twice.
     """
-    if len(text) < _FROM_BYTES or not ends_closed(text) or (count := _parser()) is None:
+    if len(text) < _FROM_BYTES or not ends_closed(text):
         return None
     root = root_type(text[first_token(text)])
-    if root not in ("object", "array"):  # a mark that this parser passes over, too
+    if root not in ("object", "array"):  # nor a mark, which this parser passes over
         return None
-    is_small = len(text) <= _WHOLE_MAX_BYTES
-    records = count_members(text, count, is_hasty=is_small)
-    if records is None and is_small and not has_too_many_members(text):
-        records = count(bytes(text))
+    count = _idle.pop() if _idle else _new_counter()
+    if count is None:
+        return None
+    records = count_members(text, count, is_hasty=len(text) <= _HASTY_MAX_BYTES)
+    _idle[:] = [count]
     return None if records is None else Document(root, records, len(text))
 
 
-@cache
-def _parser() -> Count | None:
+def _new_counter() -> Count | None:
+    """Return what counts the members of one text after the other; None where there is no such parser."""
     try:
         from simdjson import Array, Object, Parser
     except ImportError:
         return None
+    parser = Parser()
 
-    def count(text: bytes) -> int | None:
+    def count(text: bytes | bytearray | memoryview) -> int | None:
         try:
-            root = Parser().parse(text)
+            root = parser.parse(text)
         except (ValueError, RuntimeError, MemoryError):
             return None
         return len(root) if isinstance(root, Object | Array) else None
