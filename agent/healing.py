@@ -177,15 +177,14 @@ class Healer:
         """The catalog knows of the heal; the signature stays open, so that the restored file is looked at."""
         now, look = self._ws.clock.utc(), case.look
         past = look.state or look.past or FileState(look.rel, Grade.GOOD, now)
-        look.state = replace(
+        state = replace(
             past, grade=Grade.GOOD, since=now, signature=None, digest=cure.digest, shape=cure.shape or past.shape,
             last_good_at=now, is_mass_loss=False,
         )  # fmt: skip
         if not case.at_gate:  # before a bot runs nobody undoes a heal
-            heals = case.decision.attempt
-            look.state = replace(look.state, heals=heals, healed_at=now, healed_grade=case.seen.grade)
-        self._ws.catalog.save_files([look.state])
-        return look.state
+            state = replace(state, heals=case.decision.attempt, healed_at=now, healed_grade=case.seen.grade)
+        self._ws.catalog.save_files([state])
+        return state
 
     def recheck_displaced(self) -> list[Outcome]:
         """Return what was written into displaced files after all, kept aside; forget the others.

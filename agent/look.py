@@ -1,16 +1,17 @@
 """One look at one data file: capture, check, decide.  Nothing is changed by it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from agent.checks import check
+from agent.absence import Absences
+from agent.checks import check, glance
 from agent.config import FileRule
-from agent.core.decide import Circumstances, Decision, LeaveAlone, LeftWhy, decide, decide_missing, is_mass_absence
+from agent.core.decide import Circumstances, Decision, LeaveAlone, LeftWhy, decide, decide_missing
 from agent.core.guard import find_collapse
 from agent.core.json_text import ends_closed
 from agent.core.model import CheckResult, FileState, Grade, Snapshot
@@ -19,15 +20,12 @@ from agent.disk.atomic import is_disk_full
 from agent.disk.capture import Capture, Miss, NotCaptured, capture, is_fresh
 from agent.disk.draft import size_of
 from agent.disk.preparation import Preparation
-from agent.disk.presence import is_absent
 from agent.disk.staging import StagedFile, StagingFolder
 from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
 
 _PREPARED_FROM_BYTES = 128 * 1024  # a smaller copy shares the flushes of its batch
 _DAMAGES_MAX = 256
-_COUNT_HOLDS_S = 1.0
-_COUNT_FACTOR = 10.0  # a count of absent files holds for this many times its own cost, so that it is a tenth at most
 
 
 class Look(Struct):
@@ -39,6 +37,7 @@ class Look(Struct):
     snapshots: Sequence[Snapshot] = ()
     capture: Capture | None = None
     result: CheckResult | None = None
+    is_glance: bool = False  # the result is certain, but says little: `Looker.look_into`
     decision: Decision | None = None
     state: FileState | None = None
     prepared: Preparation | None = None
@@ -50,6 +49,11 @@ class Look(Struct):
     @property
     def rel(self) -> str:
         return self.due.rel
+
+    @property
+    def newest_state(self) -> FileState | None:
+        """What the catalog is to know of the file, after a heal too."""
+        return self.healed.state if self.healed is not None and self.healed.state is not None else self.state
 
     def end(self, ending: Ending, **details: object) -> None:
         was = self.past.grade if self.past else None
@@ -93,11 +97,13 @@ class Looker:
     """Looks at the files of one workspace."""
 
     def __init__(self, ws: Workspace, *, prepares: bool = False) -> None:
-        """`prepares`: a large new state is made ready for its publish while it is being checked."""
+        """`prepares`: a large new state is made ready for its publish while it is being checked.
+
+        Damage that is seen at a glance is not looked into by then: `look_into` before anybody is told.
+        """
         self._ws = ws
         self._prepares = prepares
-        self._absences: tuple[int, int] = (0, 0)  # of how many known files
-        self._absences_at = self._absences_hold_until = -inf
+        self._absences = Absences(ws)
 
     def look(self, root_fd: int, staging: StagingFolder, due: Due, *, at_gate: bool, locked: bool) -> Look:
         """Return what was seen of a file and what is to be done; the caller discards its capture."""
@@ -187,7 +193,9 @@ class Looker:
 
     def _grade(self, look: Look, caught: Capture) -> CheckResult:
         """Return the check's result, made suspect where the state collapsed against the last good one."""
-        result = self._check(look, caught)
+        seen = glance(caught.source) if self._prepares else None
+        look.is_glance = seen is not None
+        result = seen or self._check(look, caught)
         newest_good = next((s for s in look.snapshots if s.grade is Grade.GOOD), None)
         if newest_good is None or result.grade not in (Grade.GOOD, Grade.SUSPECT):
             return result
@@ -198,6 +206,14 @@ class Looker:
             if problems:
                 return replace(result, grade=Grade.SUSPECT, problems=problems)
         return result
+
+    def look_into(self, look: Look) -> None:
+        """What is told of the damage is what a check says, which may take its time."""
+        if look.is_glance and look.result is not None and look.capture is not None:
+            look.is_glance = False
+            with suppress(OSError):  # of the private copy: that it is cut short is known
+                found = self._check(look, look.capture).problems
+                look.result = replace(look.result, problems=found or look.result.problems)
 
     def _check(self, look: Look, caught: Capture) -> CheckResult:
         """Return the check's result; damage that is looked at again before it is healed is not judged anew."""
@@ -223,30 +239,8 @@ class Looker:
             return
         look.snapshots = ws.catalog.snapshots(look.rel)
         at = Circumstances(ws.clock.utc(), quiet=True, at_gate=at_gate, paused=ws.pause() is not None)
-        mass = self._is_mass_absence(root_fd, -inf if at_gate else look.due.first_at)
+        mass = self._absences.are_mass(root_fd, -inf if at_gate else look.due.first_at)
         look.decision = decide_missing(past, look.snapshots, ws.heal_policy(look.rule), at, mass=mass)
-
-    def _is_mass_absence(self, root_fd: int, gone_since: float) -> bool:
-        """Whether most of the files went at once, or the folder is not the one that held them."""
-        began = self._ws.clock.monotonic()
-        if began >= self._absences_hold_until or gone_since > self._absences_at:
-            self._absences_at = began
-            self._absences = self._count_absences(root_fd)
-            now = self._ws.clock.monotonic()
-            # One count serves the files that went with this one, or before: thousands may be asked about.
-            self._absences_hold_until = now + max(_COUNT_HOLDS_S, _COUNT_FACTOR * (now - began))
-        return is_mass_absence(*self._absences) or not self._ws.is_known_root(root_fd)
-
-    def _count_absences(self, root_fd: int) -> tuple[int, int]:
-        """Return how many files are gone of how many, as the disk has it; those that went one by one do not count."""
-        known = absent = 0
-        for page in self._ws.catalog.file_pages():
-            for state in page:
-                if state.grade is Grade.MISSING and not state.is_mass_loss:
-                    continue
-                known += 1
-                absent += is_absent(state.rel, root_fd)
-        return absent, known
 
     def _end_missed(self, look: Look, missed: NotCaptured) -> None:
         if missed.why in (Miss.BUSY, Miss.CHANGED):

@@ -128,8 +128,10 @@ class Pipeline:
         """No other file waits for a lone one, and nobody worked on it since the look: the lock is still ours."""
         for look in portion.looks if len(portion.looks) == 1 else ():
             if look.outcome is None and isinstance(look.decision, Heal):
+                self._looker.set_state(look, look.result.grade if look.result else Grade.MISSING)
+                healed = heal(portion.root_fd, look)
                 self._end_decided(look)
-                look.healed = heal(portion.root_fd, look)
+                look.healed = healed and replace(healed, problems=look.result.problems if look.result else ())
 
     # publish or hold
 
@@ -233,7 +235,7 @@ class Pipeline:
         catalog = self._ws.catalog
         with catalog.transaction():
             catalog.add_snapshots(look.published for look in looks if look.published is not None)
-            catalog.save_files(look.state for look in looks if look.state is not None)
+            catalog.save_files(state for look in looks if (state := look.newest_state) is not None)
         took_s = self._ws.clock.monotonic() - began
         ended = ((self._rotated(look, took_s), look.healed) for look in looks)
         return [outcome for outcomes in ended for outcome in outcomes if outcome is not None]
@@ -254,6 +256,7 @@ class Pipeline:
             return replace(outcome, rotation_error=error)
 
     def _end_decided(self, look: Look) -> None:
+        self._looker.look_into(look)
         decision, result = look.decision, look.result
         problems = result.problems if result else ()
         grade = result.grade if result else Grade.MISSING

@@ -44,9 +44,30 @@ def test_lone_damaged_file_is_healed_after_one_capture(tmp_path: Path, monkeypat
     assert (state.grade, state.heals, state.healed_grade) == (Grade.GOOD, 1, Grade.CORRUPT)
 
 
+def test_heal_of_a_cut_file_does_not_wait_for_the_check_whose_findings_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.protect(document(1))
+    bench.write(b'{"a": 1,\n "b" 2, [')
+    checked: list[object] = []
+    check = look_module.check
+    monkeypatch.setattr(look_module, "check", lambda *a, **kw: (checked.append(a[0]), check(*a, **kw))[1])
+
+    def heal(root_fd: int, look: Look) -> Outcome | None:
+        assert checked == []
+        return bench.healer.at_once(root_fd, look)
+
+    ended = looked_at(bench, heal=heal)
+
+    assert list(ended) == [Ending.DAMAGED, Ending.HEALED]
+    assert len(checked) == 1
+    assert {(p.kind, p.line, p.column) for o in ended.values() for p in o.problems} == {("syntax", 2, 6)}
+
+
 def test_large_lone_damaged_file_is_healed_from_its_private_copy_which_goes(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    good = document(1, records=300_000)
+    good = document(1, records=170_000)
     bench.protect(good)
     bench.write(good[:-7])
 

@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 from agent.checks.json_format import check_json, json_warnings
-from agent.core.model import CheckResult, CheckSpec, Problem
+from agent.core.json_text import cut_short, lacks_its_end
+from agent.core.model import CheckResult, CheckSpec, Grade, Problem
 
 CHILD_ABOVE_BYTES = 4 << 20
 CHILD_TIMEOUT_S = 120.0
+_GLANCE_BYTES = 64
 
 
 def check(
@@ -35,6 +37,26 @@ def check(
         return check_in_child(content, spec, timeout_s=child_timeout_s)
     text = content if isinstance(content, bytes) else Path(content).read_bytes()
     return check_json(text, spec, wants_warnings=wants_warnings)
+
+
+def glance(content: bytes | os.PathLike[str]) -> CheckResult | None:
+    """Return what `check` would grade a text that was cut short, by its ends alone; None where they leave it open.
+
+    Only `check` tells the place, and the kind where there is another flaw before the cut.
+
+    Raises: as `check`.
+    """
+    if isinstance(content, bytes):
+        head, tail = content[:_GLANCE_BYTES], content[-_GLANCE_BYTES:]
+    else:
+        with open(content, "rb") as file:
+            head = file.read(_GLANCE_BYTES)
+            file.seek(-min(_GLANCE_BYTES, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            tail = file.read()
+    if not lacks_its_end(head, tail):
+        return None
+    flaw = cut_short(tail)
+    return CheckResult(Grade.CORRUPT, problems=(Problem(flaw.kind, flaw.message),))
 
 
 def warnings_of(content: bytes, spec: CheckSpec) -> tuple[Problem, ...]:

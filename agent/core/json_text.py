@@ -112,6 +112,17 @@ def ends_closed(text: bytes | memoryview) -> bool:
     return bytes(text[-_TAIL_BYTES:]).rstrip(WHITESPACE)[-1:] in (b"}", b"]")
 
 
+def lacks_its_end(head: bytes, tail: bytes) -> bool:
+    """Whether a text with this head and tail, some dozens of bytes, begins an object or array and does not close one.
+
+    Then no parser reads it, and what is there of it is no document with something behind it that a repair would take
+    away.  False proves nothing.
+    """
+    last = tail.rstrip()[-1:]
+    is_begun = head.lstrip(WHITESPACE)[:1] in (b"{", b"[") and b"\0" not in head
+    return is_begun and last not in (b"", b"\0", b"}", b"]")
+
+
 def root_type(first_byte: int) -> str:
     """Return the type of the value that begins with `first_byte`: object, array, string, number, boolean or null."""
     return _ROOTS.get(first_byte, "number")
