@@ -112,7 +112,7 @@ class Pipeline:
         failure: Exception | None = None
         try:
             self._take_published(portion)
-            outcomes = self._conclude(portion.going_on, portion.began)
+            outcomes = self._conclude(portion.going_on, took_s=self._ws.clock.monotonic() - portion.began)
             try:
                 if keeper is not None:  # only now: should it fail, the catalog knows what was published
                     keeper.after(portion.going_on, portion.staging)
@@ -227,8 +227,8 @@ class Pipeline:
 
     # rotate, record
 
-    def _conclude(self, looks: Sequence[Look], began: float) -> list[Outcome]:
-        """Save what is known now, in one transaction, then rotate."""
+    def _conclude(self, looks: Sequence[Look], *, took_s: float) -> list[Outcome]:
+        """Save what is known now, in one transaction, then rotate; `took_s`: until all was durable and read back."""
         for look in looks:
             if look.outcome is None:
                 self._end_decided(look)
@@ -236,7 +236,6 @@ class Pipeline:
         with catalog.transaction():
             catalog.add_snapshots(look.published for look in looks if look.published is not None)
             catalog.save_files(state for look in looks if (state := look.newest_state) is not None)
-        took_s = self._ws.clock.monotonic() - began
         ended = ((self._rotated(look, took_s), look.healed) for look in looks)
         return [outcome for outcomes in ended for outcome in outcomes if outcome is not None]
 
