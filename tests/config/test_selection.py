@@ -133,6 +133,23 @@ def test_required_glob_counts_beside_include_and_yields_to_exclude() -> None:
     assert not chosen.is_data_file("keep/old.db")
 
 
+@given(
+    st.lists(st.sampled_from(["a", "old", ".", "backups", "b.json", "\n"]), max_size=3),
+    st.sampled_from(["", "x", "backup-agent-1", "x_backup_2024-01-01", "x_backup_"]),
+    st.sampled_from(["", ".json", ".JSON", ".json.tmp", ".tmp", ".map", "p", ".jsonp"]),
+    st.sets(st.sampled_from(["**/*.json", "**/*p", "**/*.tmp", "*.json", "**/a*.json", "**/*"]), min_size=1),
+)
+def test_name_told_by_its_end_is_what_its_pattern_says(
+    folders: list[str], stem: str, suffix: str, include: set[str]
+) -> None:
+    rel = "/".join([*folders, f"{stem}{suffix}" or "x"])
+    by_pattern = selection(include=tuple(include), exclude=("no such file",), reserved=("backups",))
+
+    by_end = selection(include=tuple(include), reserved=("backups",))
+
+    assert by_end.is_data_file(rel) == by_pattern.is_data_file(rel)
+
+
 def test_own_folders_and_temporary_files_are_never_data_files() -> None:
     chosen = selection(include=("**",), named=("backups/named.json",), reserved=("backups", "deep/temp"))
 
