@@ -110,7 +110,7 @@ def flush(fds: Sequence[int]) -> dict[int, OSError]:
     left = fds if len(fds) <= _FLUSH_ALL_ABOVE else _not_flushed_at_once(fds)
     if not left:
         return {}
-    others = [_hand_over(partial(_fsync, fd)) for fd in left[1:]]  # begun before the first one, which is flushed here
+    others = [hand_over(partial(_fsync, fd)) for fd in left[1:]]  # begun before the first one, which is flushed here
     results = [(left[0], _fsync(left[0]))]
     for job in others:
         job.run()  # no thread came to it so far
@@ -134,12 +134,12 @@ def _not_flushed_at_once(fds: Sequence[int]) -> list[int]:
 
 def begin(work: Callable[[], _T]) -> Future[_T]:
     """Run `work`, which waits for the disk, beside the caller; before this returns, where no thread can be made."""
-    return _hand_over(work).future
+    return hand_over(work).future
 
 
 def begin_beside(work: Callable[[], _T]) -> Future[_T] | None:
     """As `begin` for work that waits for its caller too: None, and it is never done, where no thread can be made."""
-    job = _Job(work)
+    job = Job(work)
     try:
         _flushers.submit(job.run)
     except RuntimeError:
@@ -148,7 +148,7 @@ def begin_beside(work: Callable[[], _T]) -> Future[_T] | None:
     return job.future
 
 
-class _Job(Generic[_T]):
+class Job(Generic[_T]):
     """Work that is done once at most, by whoever comes to it first."""
 
     def __init__(self, work: Callable[[], _T]) -> None:
@@ -158,6 +158,11 @@ class _Job(Generic[_T]):
     def claim(self) -> bool:
         """Whether nobody came to it so far; from now on nobody does."""
         return self._begun.acquire(blocking=False)
+
+    def result(self) -> _T:
+        """Return what came of it; it is done here, where no thread came to it so far."""
+        self.run()
+        return self.future.result()
 
     def run(self) -> None:
         if not self.claim():
@@ -173,9 +178,9 @@ class _Job(Generic[_T]):
             self.future.set_result(result)
 
 
-def _hand_over(work: Callable[[], _T]) -> _Job[_T]:
+def hand_over(work: Callable[[], _T]) -> Job[_T]:
     """Have it done by a thread of ours; where the machine refuses one it is done by now, though it may be queued."""
-    job = _Job(work)
+    job = Job(work)
     try:
         _flushers.submit(job.run)
     except RuntimeError:

@@ -9,6 +9,10 @@ import hashlib
 import mmap
 import os
 import sys
+from functools import partial
+from itertools import cycle
+
+from agent.disk.atomic import hand_over
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _AT_EMPTY_PATH = 0x1000
@@ -40,10 +44,21 @@ def digest_from_disk(fd: int) -> str:
     hasher, offset, size = hashlib.sha256(), 0, os.fstat(fd).st_size
     direct = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     try:
-        with mmap.mmap(-1, _CHUNK_BYTES) as chunk, memoryview(chunk) as view:  # it begins at a page
-            while offset < size and (count := os.preadv(direct, [chunk], offset)):
-                hasher.update(view[:count])
-                offset += count
+        with mmap.mmap(-1, _CHUNK_BYTES) as one, mmap.mmap(-1, _CHUNK_BYTES) as other:  # they begin at a page
+            chunks = cycle((one, other))
+            chunk = next(chunks)
+            read = hand_over(partial(os.preadv, direct, [chunk], offset))
+            try:
+                while offset < size and (count := read.result()):
+                    offset += count
+                    full, chunk = chunk, next(chunks)
+                    if offset < size:  # read beside the digest of the one before
+                        read = hand_over(partial(os.preadv, direct, [chunk], offset))
+                    with memoryview(full) as view:
+                        hasher.update(view[:count])
+            finally:
+                if not read.claim():
+                    read.future.exception()  # it has its memory and the descriptor until it is done
     finally:
         os.close(direct)
     return hasher.hexdigest()
