@@ -136,12 +136,15 @@ class Looker:
         """Return the capture; a large new state is being copied from then on, as most states that are new are good."""
         watch = self._ws.config.watch
 
+        def is_new(size: int) -> bool:
+            return self._prepares and (look.past is None or look.past.is_surely_older_than(size))
+
         def prepare(content: bytes | StagedFile) -> None:
             is_cut = isinstance(content, bytes) and not ends_closed(content)  # a copy would be in vain
             if not self._prepares or is_cut or (size := size_of(content)) < _PREPARED_FROM_BYTES:
                 return
             look.prepared = self._ws.store.prepare(content, staging)
-            if look.prepared is not None and (look.past is None or look.past.is_surely_older_than(size)):
+            if look.prepared is not None and is_new(size):
                 look.prepared.want()
 
         wanted = ""
@@ -154,6 +157,7 @@ class Looker:
                 now_ns=self._now_ns(),
                 still_ns=int(watch.debounce_s * 1e9),
                 past_writers=at_gate or self._is_overdue(look.due),
+                is_new=is_new,
                 on_content=prepare,
             )
             if isinstance(caught, Capture) and (look.past is None or look.past.digest != caught.digest):

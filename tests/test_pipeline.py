@@ -250,6 +250,25 @@ def test_large_state_that_is_saved_again_unchanged_is_not_flushed_and_leaves_no_
     assert not any(path.name.endswith(".tmp") for path in tmp_path.rglob("*"))
 
 
+@pytest.mark.parametrize("size_changes", [True, False])
+def test_private_copy_goes_to_the_disk_while_it_grows_only_where_its_state_is_new_for_certain(
+    tmp_path: Path, size_changes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, begun = Bench(tmp_path), list[int]()
+    monkeypatch.setattr("agent.disk.running_digest._WRITTEN_BYTES", 1)
+    monkeypatch.setattr("agent.disk.running_digest.begin_write_back", lambda *_: begun.append(1))
+    monkeypatch.setattr("agent.disk.capture.IN_MEMORY_MAX_BYTES", 1000)
+    state = document(1, records=10_000)
+    bench.protect(state)
+    begun.clear()
+    bench.write(state + b"\n" if size_changes else state)
+
+    outcome = bench.look()[0]
+
+    assert outcome.ending is (Ending.PUBLISHED if size_changes else Ending.UNCHANGED)
+    assert bool(begun) is size_changes
+
+
 def _almost_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, states: int) -> tuple[Bench, bytes]:
     """A bench whose disk takes so many large states, above what is to stay free; and such a state."""
     bench, state = Bench(tmp_path, "backup: {min_free: 1KiB}"), b"[" + b" " * (256 << 10)

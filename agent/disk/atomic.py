@@ -1,6 +1,6 @@
 """Renames and flushes: the steps that make a file appear whole, or not at all, and stay.
 
-Source for the flags: renameat2(2).  With `swap.py` the only module that renames.
+Sources for the flags: renameat2(2), sync_file_range(2).  With `swap.py` the only module that renames.
 """
 
 import ctypes
@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 _NOREPLACE = 1
 _EXCHANGE = 2
+_WRITE = 2  # SYNC_FILE_RANGE_WRITE
 _NO_RENAMEAT2 = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _FLUSH_ALL_ABOVE = 32  # files; beyond this one flush of the file system is kinder than one per file
 
@@ -216,6 +217,13 @@ def flush_file_system(fd: int) -> None:
     """
     if (error := _sync_file_system(fd)) is not None:
         raise error
+
+
+def begin_write_back(fd: int, offset: int, count: int) -> None:
+    """The disk is given these bytes of `fd` now, so that less is left for a flush, which alone tells of errors."""
+    call = getattr(_libc, "sync_file_range", None)
+    if call is not None:
+        call(fd, ctypes.c_int64(offset), ctypes.c_int64(count), _WRITE)
 
 
 def drop_cached_pages(fd: int) -> None:

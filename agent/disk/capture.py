@@ -80,11 +80,13 @@ def capture(
     now_ns: int,
     still_ns: int,
     past_writers: bool = False,
+    is_new: Callable[[int], bool] = lambda _: False,
     on_content: Callable[[bytes | StagedFile], None] = lambda _: None,
 ) -> Capture | NotCaptured:
     """Return one state of `rel` that no writer was changing.
 
-    `on_content` is told of it before the digest is taken.
+    `is_new` says whether a state of that many bytes is new for certain, so that a private copy of it will be kept.
+    `on_content` is told of the content before the digest is taken.
 
     The settle mode asks that the file held still for `still_ns` before `now_ns` (wall clock).  `past_writers` is
     for files that stay open for writing for ever: the settle mode then serves although a writer is there.
@@ -106,7 +108,8 @@ def capture(
         if size > max_bytes:
             return NotCaptured(Miss.TOO_LARGE)
         if size > IN_MEMORY_MAX_BYTES:
-            copy = PrivateCopy(private.create())  # before the lease: making a file can take its time
+            # Before the lease: making a file can take its time.
+            copy = PrivateCopy(private.create(), will_be_kept=is_new(size))
             copy.prepare(fd)
         answer = lease.take_read_lease(fd)
         if answer is lease.Lease.BUSY and not past_writers:

@@ -10,10 +10,11 @@ from agent.disk.staging import StagedFile
 class PrivateCopy:
     """A copy on disk that grows by chunks, and its digest, which follows beside it."""
 
-    def __init__(self, staged: StagedFile) -> None:
+    def __init__(self, staged: StagedFile, *, will_be_kept: bool = False) -> None:
+        """`will_be_kept`: it goes to the disk while it grows."""
         self.staged, self._reads_only = staged, False
         try:
-            self._digest = RunningDigest(staged.fd)
+            self._digest = RunningDigest(staged.fd, writes_back=will_be_kept)
         except BaseException:
             staged.discard()
             raise

@@ -8,16 +8,19 @@ import hashlib
 import os
 from threading import Condition, Thread
 
+from agent.disk.atomic import begin_write_back
 from agent.disk.threads import NoThreadError, start
 
 _CHUNK_BYTES = 256 * 1024
+_WRITTEN_BYTES = 8 << 20
 
 
 class RunningDigest:
     """Follows the bytes of `fd` from its start; whoever made one ends or abandons it."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd, self._hasher = fd, hashlib.sha256()
+    def __init__(self, fd: int, *, writes_back: bool = False) -> None:
+        """`writes_back`: the disk is given the bytes as they come, for a flush that is sure to follow."""
+        self._fd, self._hasher, self._writes_back = fd, hashlib.sha256(), writes_back
         self._there, self._done, self._is_over = 0, 0, False
         self._news = Condition()
         self._error: OSError | None = None
@@ -62,6 +65,7 @@ class RunningDigest:
             self._follow()
 
     def _follow(self) -> None:
+        written = 0
         while True:
             with self._news:
                 while self._there <= self._done and not self._is_over:
@@ -78,3 +82,6 @@ class RunningDigest:
                 return
             self._hasher.update(chunk)
             self._done += len(chunk)
+            if self._writes_back and self._done - written >= _WRITTEN_BYTES:
+                begin_write_back(self._fd, written, self._done - written)
+                written = self._done

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.disk import running_digest
 from agent.disk.running_digest import RunningDigest
 
 
@@ -21,6 +22,22 @@ def test_digest_follows_a_file_that_grows(fd: int) -> None:
         digest.grew(os.write(fd, piece))
 
     assert digest.end() == hashlib.sha256(b"one two ").hexdigest()
+
+
+@pytest.mark.parametrize("writes_back", [True, False])
+def test_file_that_will_be_kept_goes_to_the_disk_while_it_grows(
+    fd: int, writes_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_digest, "_WRITTEN_BYTES", 10)
+    monkeypatch.setattr(running_digest, "_CHUNK_BYTES", 4)
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(running_digest, "begin_write_back", lambda _, *part: begun.append(part))
+    digest = RunningDigest(fd, writes_back=writes_back)
+    digest.grew(os.write(fd, b"0123456789" * 3))
+
+    digest.end()
+
+    assert begun == ([(0, 12), (12, 12)] if writes_back else [])
 
 
 def test_bytes_that_are_told_of_and_cannot_be_had_are_an_error_and_no_digest(fd: int) -> None:
