@@ -14,6 +14,8 @@ COPY_MARK = "_backup_"
 _ENDINGS = re.compile(r"(?P<own>.+)(?:\.(?:bak|backup|old|orig)|~)", re.DOTALL)
 _BEFORE_SUFFIX = re.compile(r"(?P<stem>.+)\.(?:bak|backup|old|orig)(?P<suffix>\.[^./]+)", re.DOTALL)
 
+_may_be_copy = re.compile(rf"{COPY_MARK}|\.(?:bak|backup|old|orig)(?:\Z|\.)|~\Z").search  # most are none
+
 _FOREIGN_DATE = re.compile(
     r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})"
     r"(?:[T_ -]?([0-9]{2})[:_-]?([0-9]{2})(?:[:_-]?([0-9]{2})(?:[.,_-]([0-9]{1,9}))?)?)?"
@@ -32,6 +34,8 @@ class CopyName(Struct, frozen=True):
 
 def parse_copy(path: str) -> CopyName | None:
     """Return what `path` tells when it is called like a copy of a data file; that file need not exist."""
+    if not _may_be_copy(path):
+        return None
     parsed = parse_name(path)
     if parsed is not None:
         is_plain = parsed.kind is Kind.BACKUP and parsed.rel is not None and not parsed.compression_suffix

@@ -66,6 +66,7 @@ _RESERVED_LIKE = re.compile(rf"_*(?:{_RESERVED.pattern})")
 _ESCAPED = re.compile(rf"_+(?:{_RESERVED.pattern})")
 
 _SUFFIX = r"\.[^._]{1,16}"
+_is_suffix = re.compile(_SUFFIX).fullmatch
 _COMPRESSION = "|".join(re.escape(suffix) for suffix in COMPRESSION_SUFFIXES)
 _BASES = {
     kind: re.compile(
@@ -212,7 +213,7 @@ def _origins(folders: list[str]) -> list[str]:
 def split_suffix(base: str) -> tuple[str, str]:
     """Split off the last suffix; a dotfile has none, nor has a file whose last suffix is odd or very long."""
     stem, dot, ending = base.rpartition(".")
-    if stem.strip(".") and re.fullmatch(_SUFFIX, dot + ending):
+    if stem.strip(".") and _is_suffix(dot + ending):
         return stem, dot + ending
     return base, ""
 
