@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from agent.bot import BotCommandError
 from agent.causes import error_fields, skip_of
+from agent.core.labels import Deletion, Operation
 from agent.core.model import Snapshot
 from agent.core.naming import display
 from agent.core.notice import Notice, NoticeKind
@@ -12,7 +13,6 @@ from agent.core.room import Room
 from agent.disk.pause import Pause
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.metrics.labels import Deletion, Operation
 from agent.notify import READY, notify, status
 from agent.record import Recorder
 

@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from agent.config.sections import Bot
 from agent.core.errors import AgentError
+from agent.core.labels import BotCommand, BotResult
 from agent.disk.presence import is_there
-from agent.metrics.labels import BotCommand, BotResult
 
 _MARKER = "bot_stopped"
 _STDERR = 2

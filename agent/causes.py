@@ -3,9 +3,9 @@
 import errno
 
 from agent.core.errors import AgentError, ReadBackError, SpaceBudgetError
+from agent.core.labels import Refusal, Skip
 from agent.core.naming import display
 from agent.disk.atomic import is_disk_full
-from agent.metrics.labels import Refusal, Skip
 
 _SKIPS = {skip.value: skip for skip in Skip}
 

@@ -4,9 +4,9 @@ import os
 from math import inf
 
 from agent.causes import error_fields
+from agent.core.labels import Operation
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.metrics.labels import Operation
 from agent.notify import extend_timeout, notify, status
 from agent.wake import Wake
 from agent.workspace import Clock

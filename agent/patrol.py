@@ -11,12 +11,12 @@ from agent.adoption import adopt_unknown
 from agent.announce import Announcer
 from agent.causes import error_fields
 from agent.config import Config
+from agent.core.labels import Operation
 from agent.core.model import Snapshot
 from agent.core.pace import BackOff, Pace
 from agent.disk.watcher import Mode, Watcher
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.metrics.labels import Operation
 from agent.recover import Recovered, forgetting_vanished
 from agent.rescan import Findings, Rescan
 from agent.scrape import Scrape

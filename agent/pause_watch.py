@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from agent.announce import Announcer
 from agent.causes import error_fields
+from agent.core.labels import Operation
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.metrics.labels import Operation
 from agent.workspace import Workspace
 
 _EVERY_S = 10.0  # each look reads the pause itself; this is for the log, and for what was left meanwhile

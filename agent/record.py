@@ -5,12 +5,12 @@ from collections.abc import Callable
 from agent.causes import error_fields, error_text, refusal_of, skip_of
 from agent.core.decide import LeftWhy
 from agent.core.errors import SpaceBudgetError
+from agent.core.labels import CaptureResult, Deletion, HealResult, Operation, Refusal, Skip
 from agent.core.model import CaptureMode, Grade, HealAction, Problem
 from agent.core.notice import Notice
 from agent.core.paste import shell_word
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.metrics.labels import CaptureResult, Deletion, HealResult, Operation, Refusal, Skip
 from agent.notices import notice_of
 from agent.outcome import Ending, Outcome
 

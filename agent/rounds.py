@@ -12,6 +12,7 @@ from agent.announce import Announcer
 from agent.causes import error_fields
 from agent.config import Config
 from agent.core.decide import LeftWhy
+from agent.core.labels import Operation, WatchEvent
 from agent.core.model import Grade, Reason
 from agent.core.pace import BackOff, Gathering
 from agent.core.settle import Due
@@ -20,7 +21,6 @@ from agent.healing import Healer
 from agent.lanes import Job, Lanes
 from agent.logs import get_logger
 from agent.metrics import Metrics
-from agent.metrics.labels import Operation, WatchEvent
 from agent.outcome import SOON, Ending, Outcome
 from agent.patrol import Patrol
 from agent.pause_watch import PauseWatch

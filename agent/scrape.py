@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from agent.core.labels import Folder
 from agent.core.model import FileState, Grade
 from agent.metrics import Metrics
-from agent.metrics.labels import Folder
 from agent.rotation import free_bytes
 from agent.verify_report import last_results
 from agent.workspace import Workspace

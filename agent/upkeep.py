@@ -2,10 +2,10 @@
 
 from agent.announce import Announcer
 from agent.compaction import Compaction
+from agent.core.labels import Operation
 from agent.departed import Departed
 from agent.lanes import Lanes
 from agent.metrics import Metrics
-from agent.metrics.labels import Operation
 from agent.packing import Packing
 from agent.space import SpaceWatch
 from agent.verifying import Verifying

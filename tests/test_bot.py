@@ -12,9 +12,9 @@ from agent.announce import Announcer
 from agent.bot import BotCommandError, BotRun, bot_stopped, start_if_left_stopped
 from agent.config.sections import Bot
 from agent.core.decide import LeftWhy
+from agent.core.labels import BotCommand, BotResult
 from agent.core.notice import Notice, NoticeKind
 from agent.metrics import Metrics
-from agent.metrics.labels import BotCommand, BotResult
 from agent.outcome import Ending
 from agent.record import Recorder
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.labels import Folder, HealResult, Skip
 from agent.core.model import CaptureMode, Grade, HealAction, Reason
 from agent.core.problem import ProblemKind
 from agent.metrics import Metrics
 from agent.metrics.client import Metric
-from agent.metrics.labels import Folder, HealResult, Skip
 
 # What dashboards and alerts are built on: each family with the label values that are there from the start.
 SERIES = {

@@ -7,19 +7,7 @@ the start.  The only open label is `file`, which `FileTimes` bounds.
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.core.model import CaptureMode, Grade, HealAction, Reason
-from agent.core.notice import Delivery
-from agent.core.problem import ProblemKind
-from agent.metrics.client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    openmetrics_text,
-    plain_text,
-)
-from agent.metrics.labels import (
+from agent.core.labels import (
     BotCommand,
     BotResult,
     CaptureResult,
@@ -31,6 +19,18 @@ from agent.metrics.labels import (
     Refusal,
     Skip,
     WatchEvent,
+)
+from agent.core.model import CaptureMode, Grade, HealAction, Reason
+from agent.core.notice import Delivery
+from agent.core.problem import ProblemKind
+from agent.metrics.client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    openmetrics_text,
+    plain_text,
 )
 from agent.metrics.series import CounterBy, E, FileTimes, GaugeBy
 

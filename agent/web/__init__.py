@@ -18,8 +18,8 @@ from contextlib import suppress
 
 from msgspec import Struct, field
 
+from agent.core.labels import HttpFailure
 from agent.metrics import Metrics
-from agent.metrics.labels import HttpFailure
 from agent.web.message import HEAD_MAX_BYTES, MALFORMED, TOO_LARGE, Answer, is_decided, parse, quality
 
 _WAITING_MAX = 32  # connections that have not sent their whole request
