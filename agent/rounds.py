@@ -141,7 +141,7 @@ class Rounds:
         hints = self.watcher.drain()
         now = self._clock.monotonic()
         for rel in hints.files:
-            self._waiting.note(rel, now)
+            self._waiting.note(rel, now - hints.age_s)
         for kind, count in hints.events.items():
             self._metrics.watch_events.inc(WatchEvent(kind), count)
         if hints.folders or hints.rescan_wanted:

@@ -17,6 +17,7 @@ from agent.config import load_config
 from agent.core.decide import LeftWhy
 from agent.core.model import FileState, Grade
 from agent.disk.catalog import Catalog
+from agent.disk.hints import Hints
 from agent.logs import configure_logs
 from agent.metrics import Metrics
 from agent.outcome import Ending
@@ -91,6 +92,20 @@ def test_lone_damage_is_healed_once_and_by_the_look_that_found_it(days: Days, mo
 
     assert (days.bench.data / USERS).read_bytes() == document(1)
     assert days.bench.stored(grade=Grade.CORRUPT) == [DAMAGE]
+
+
+def test_debounce_counts_from_the_change_and_not_from_the_word_of_it(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days.bench.write(document(1))
+    hints = Hints(frozenset({USERS}), frozenset(), frozenset(), {}, age_s=days.bench.ws.config.watch.debounce_s)
+    monkeypatch.setattr(days.rounds.watcher, "drain", lambda: hints)
+    monkeypatch.setattr(days.rounds.patrol, "turn", lambda _: None)  # it would find the change now
+
+    days.rounds.once()
+    days.rounds.land(list(days.rounds.lanes.finish()))
+
+    assert days.bench.stored() == [document(1)]
 
 
 def test_required_file_is_back_after_its_grace(days: Days) -> None:

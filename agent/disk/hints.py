@@ -26,13 +26,14 @@ class Hints(Struct, frozen=True):
     """What was seen between two drains.
 
     `folders` were made, moved or removed: anything below them may have changed without a hint of its own.
-    `events` counts by kind what made up `files`.
+    `events` counts by kind what made up `files`.  All of it happened at least `age_s` before it was drained.
     """
 
     files: frozenset[str]
     folders: frozenset[str]
     doubts: frozenset[Doubt]
     events: Mapping[str, int]
+    age_s: float = 0.0
 
     @property
     def rescan_wanted(self) -> bool:

@@ -116,6 +116,11 @@ class Listening:
         return self._inotify.intact and all(thread.is_alive() for thread in threads)
 
     @property
+    def read_at(self) -> float:
+        """When events were read last: those that came to the handler so far happened before."""
+        return self._inotify.read_at
+
+    @property
     def watched_folders(self) -> int:
         """How many folders the kernel watches for us."""
         return self._inotify.watch_count
@@ -213,6 +218,7 @@ class _Inotify(InotifyFD):
         self._skip_folder = skip_folder
         self._on_loss = on_loss
         self._gathering, self._gap_s = gathering, 0.0
+        self.read_at = monotonic()
         self._failed = False
         self.exempt: bytes | None = None
         self.unwatched: dict[str, int] = {}
@@ -264,7 +270,8 @@ class _Inotify(InotifyFD):
         """
         self.stopped_event.wait(self._gap_s)
         events = super().read_events(event_buffer_size=event_buffer_size)
-        self._gap_s = self._gathering.after(monotonic())
+        self.read_at = monotonic()
+        self._gap_s = self._gathering.after(self.read_at)
         return events
 
     def handle_event(self, event: InotifyEvent) -> None:

@@ -12,8 +12,10 @@ import os
 import stat
 from collections.abc import Callable
 from enum import StrEnum
+from time import monotonic
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agent.core.pace import Gathering
 from agent.disk.hints import Doubt, Hints, PendingHints
@@ -83,9 +85,9 @@ class Watcher:
     """Listens to the tree at `root`, a folder or a link to one, for changes of data files.
 
     `is_data_file` and `skip_folder` are asked with a rel, as by `walk_data_files`.  `wake` is called from another
-    thread when the first hint or doubt after a drain has come, and not again before the next drain: who drains at
-    once may take the time of the drain for the time of the event, and pays for one wake in a burst.  `wake` must be
-    quick, must not raise, and must not wait for a thread that is in `stop` or `restart_if_needed`.
+    thread when the first hint or doubt after a drain has come, and not again before the next drain: a burst costs who
+    drains at once a single wake.  `wake` must be quick, must not raise, and must not wait for a thread that is in
+    `stop` or `restart_if_needed`.
 
     `gathering` is asked each time that listening begins.
     """
@@ -122,8 +124,12 @@ class Watcher:
         self._mode, self._setback = Mode.EVENTS, _STOPPED
 
     def drain(self) -> Hints:
-        """Return what came since the last call, and forget it."""
-        return self._pending.drain()
+        """Return what came since the last call, and forget it.
+
+        Events pass through several threads on their way here, so they are older than that.
+        """
+        hints, listening = self._pending.drain(), self._listening
+        return hints if listening is None else replace(hints, age_s=max(0.0, monotonic() - listening.read_at))
 
     def health(self) -> WatcherHealth:
         """Return how things stand now; costs one look at the root."""

@@ -815,3 +815,19 @@ def test_drain_gives_each_hint_once() -> None:
 
     assert first.rescan_wanted
     assert second == Hints(frozenset(), frozenset(), frozenset(), {})
+
+
+def test_hints_are_as_old_as_the_read_that_brought_them_and_no_older_than_what_they_tell(bench: Bench) -> None:
+    outside = bench.root.with_name("outside.json")
+    outside.touch()
+    written_at = time.monotonic()
+    os.replace(outside, bench.root / "users.json")  # one event
+    assert bench.woken.wait(PATIENCE_S)
+    woken_at = time.monotonic()
+    time.sleep(0.02)
+
+    hints, drained_at = bench.drain(), time.monotonic()
+
+    assert hints.files == {"users.json"}
+    assert written_at <= drained_at - hints.age_s <= woken_at + 0.02
+    assert hints.age_s >= 0.02
