@@ -9,7 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.absence import Absences
-from agent.checks import check, glance
+from agent.checking import Checking
+from agent.checks import glance
 from agent.config import FileRule
 from agent.core.decide import Circumstances, Decision, LeaveAlone, LeftWhy, decide, decide_missing
 from agent.core.guard import find_collapse
@@ -25,7 +26,6 @@ from agent.outcome import Ending, Outcome
 from agent.workspace import Workspace, suspect_thresholds
 
 _PREPARED_FROM_BYTES = 128 * 1024  # a smaller copy shares the flushes of its batch
-_DAMAGES_MAX = 256
 
 
 class Look(Struct):
@@ -34,6 +34,7 @@ class Look(Struct):
     due: Due
     rule: FileRule
     past: FileState | None
+    checking: Checking
     snapshots: Sequence[Snapshot] = ()
     capture: Capture | None = None
     result: CheckResult | None = None
@@ -75,6 +76,7 @@ class Look(Struct):
 
     def discard(self) -> None:
         """What was copied for this look is gone, unless it became a snapshot."""
+        self.checking.end()
         self._drop_prepared()
         if self.capture is not None:
             self.capture.discard()
@@ -107,7 +109,8 @@ class Looker:
 
     def look(self, root_fd: int, staging: StagingFolder, due: Due, *, at_gate: bool, locked: bool) -> Look:
         """Return what was seen of a file and what is to be done; the caller discards its capture."""
-        look = Look(due, self._ws.config.rule_for(due.rel), self._ws.catalog.file(due.rel))
+        rule = self._ws.config.rule_for(due.rel)
+        look = Look(due, rule, self._ws.catalog.file(due.rel), Checking(self._ws.damages, due.rel, rule.check))
         if not locked:
             look.end(Ending.BUSY, is_news=False)
             return look
@@ -140,6 +143,8 @@ class Looker:
             return self._prepares and (look.past is None or look.past.is_surely_older_than(size))
 
         def prepare(content: bytes | StagedFile) -> None:
+            if isinstance(content, StagedFile):
+                look.checking.begin(content)
             is_cut = isinstance(content, bytes) and not ends_closed(content)  # a copy would be in vain
             if not self._prepares or is_cut or (size := size_of(content)) < _PREPARED_FROM_BYTES:
                 return
@@ -199,7 +204,7 @@ class Looker:
         """Return the check's result, made suspect where the state collapsed against the last good one."""
         seen = glance(caught.source) if self._prepares else None
         look.is_glance = seen is not None
-        result = seen or self._check(look, caught)
+        result = seen or look.checking.result(caught)
         newest_good = next((s for s in look.snapshots if s.grade is Grade.GOOD), None)
         if newest_good is None or result.grade not in (Grade.GOOD, Grade.SUSPECT):
             return result
@@ -216,19 +221,8 @@ class Looker:
         if look.is_glance and look.result is not None and look.capture is not None:
             look.is_glance = False
             with suppress(OSError):  # of the private copy: that it is cut short is known
-                found = self._check(look, look.capture).problems
+                found = look.checking.result(look.capture).problems
                 look.result = replace(look.result, problems=found or look.result.problems)
-
-    def _check(self, look: Look, caught: Capture) -> CheckResult:
-        """Return the check's result; damage that is looked at again before it is healed is not judged anew."""
-        damages, spec = self._ws.damages, look.rule.check
-        if (known := damages.get(look.rel)) is not None and known[:2] == (caught.digest, spec):
-            return known[2]
-        result = check(caught.source, spec, wants_warnings=False)
-        damages.pop(look.rel, None)
-        if result.grade in (Grade.CORRUPT, Grade.INVALID) and len(damages) < _DAMAGES_MAX:
-            damages[look.rel] = (caught.digest, spec, result)
-        return result
 
     def _decide_missing(self, root_fd: int, look: Look, *, at_gate: bool) -> None:
         """A file that is gone is missing once it was gone for longer than an atomic replace takes."""

@@ -14,7 +14,7 @@ MODULES = {path.relative_to(AGENT).as_posix(): path for path in sorted(AGENT.rgl
 # neighbours.
 SERVICE = frozenset({"announce", "departed", "gate", "hold", "lanes", "migration", "packing", "patience", "patrol", "pause_watch", "rounds", "service", "space", "upkeep", "verifying", "waiting", "wake"})
 PIPELINE = frozenset(
-    {"absence", "adoption", "bot", "causes", "compaction", "cure", "displaced", "edit", "erase", "healing", "keeping", "look", "manual", "mending", "notices", "obstacles", "older_copies", "outcome", "pack", "pipeline", "portion", "putback", "record", "recover", "references", "rescan", "rotation", "scrape", "slices", "summary", "verify", "verify_report", "workspace"}
+    {"absence", "adoption", "bot", "causes", "checking", "compaction", "cure", "displaced", "edit", "erase", "healing", "keeping", "look", "manual", "mending", "notices", "obstacles", "older_copies", "outcome", "pack", "pipeline", "portion", "putback", "record", "recover", "references", "rescan", "rotation", "scrape", "slices", "summary", "verify", "verify_report", "workspace"}
 )  # fmt: skip
 ROOMS = frozenset({"config", "disk", "checks", "logs", "metrics", "web", "notifications", "notify", "remote"})
 LAYERS = (

@@ -7,6 +7,7 @@ from bench import DAMAGE, USERS, Bench, document
 from msgspec.structs import replace
 
 import agent.look as look_module
+from agent import checking
 from agent.core.decide import LeftWhy
 from agent.core.model import CheckResult, CheckSpec, Grade, Snapshot
 from agent.disk.staging import StagedFile
@@ -183,13 +184,13 @@ def test_damage_that_was_judged_is_not_judged_anew_for_its_heal_and_other_bytes_
     bench.protect(document(1))
     bench.damage()
     judged: list[object] = []
-    check = look_module.check
+    check = checking.check
 
     def counting(content: bytes, spec: CheckSpec, **options: bool) -> CheckResult:
         judged.append(content)
         return check(content, spec, **options)
 
-    monkeypatch.setattr(look_module, "check", counting)
+    monkeypatch.setattr(checking, "check", counting)
     assert healed(bench) is Ending.HEALED
     assert judged == []
 
