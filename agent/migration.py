@@ -17,7 +17,7 @@ from agent.core.model import Grade, Reason
 from agent.core.stamp import format_stamp
 from agent.cure import Cure
 from agent.disk.originals import Originals, is_migrated
-from agent.disk.walk import Found, Skipped, walk_data_files
+from agent.disk.walk import Skipped, walk_in_batches
 from agent.gate import Gate, dues_of
 from agent.healing import Healer
 from agent.keeping import DAMAGED, OriginalsKeeper
@@ -130,11 +130,11 @@ class Migration(Struct):
                 self.pause(config.watch.debounce_s)
             rels, hidden = list[str](), list[Skipped]()
             with self.ws.data_root() as root_fd:
-                for entry in walk_data_files(root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d)):
-                    if isinstance(entry, Found):
-                        rels.append(entry.rel)
-                    elif entry.hides_files:
-                        hidden.append(entry)
+                for _, found, skipped, _ in walk_in_batches(
+                    root_fd, config.is_data_file, lambda d: not config.may_hold_data_files(d)
+                ):
+                    rels += [rel for rel, _ in found]
+                    hidden += [entry for entry in skipped if entry.hides_files]
             if not hidden or self.stopping():
                 break
         self._note_hidden(hidden, summary)

@@ -8,7 +8,7 @@ from agent.config import Config
 from agent.core.errors import AgentError
 from agent.core.naming import display
 from agent.disk.presence import is_there
-from agent.disk.walk import Skipped, walk_data_files
+from agent.disk.walk import walk_in_batches
 from agent.older_copies import OlderCopy, find_copies
 from agent.rotation import free_bytes
 
@@ -45,19 +45,20 @@ def refuse_unfit(config: Config) -> None:
 def _obstacles(config: Config) -> Iterator[str]:
     sizes, user = [0], os.geteuid()
     folders: set[str] = set()
-    for entry in walk_data_files(config.data_dir, config.is_data_file, lambda d: not config.may_hold_data_files(d)):
-        path = os.path.join(config.data_dir, entry.rel)
-        if isinstance(entry, Skipped):
+    for folder, found, skipped, _ in walk_in_batches(
+        config.data_dir, config.is_data_file, lambda d: not config.may_hold_data_files(d)
+    ):
+        for entry in skipped:
             if entry.hides_files:
                 why = f" ({entry.error.strerror})" if entry.error is not None else ""
                 yield f"the folder {display(entry.rel or '.')} cannot be read{why}"
-            continue
-        sizes.append(entry.signature.size_bytes)
-        if user and user != (owner := os.stat(path, follow_symlinks=False).st_uid):
-            yield f"{display(entry.rel)} belongs to user {owner}: run this as that user"
-        elif why := _refusal(path, os.R_OK):
-            yield f"{display(entry.rel)} cannot be read ({why})"
-        folders.add(entry.rel.rpartition("/")[0])
+        for rel, status in found:
+            sizes.append(status.st_size)
+            if user and user != status.st_uid:
+                yield f"{display(rel)} belongs to user {status.st_uid}: run this as that user"
+            elif why := _refusal(os.path.join(config.data_dir, rel), os.R_OK):
+                yield f"{display(rel)} cannot be read ({why})"
+        folders.update([folder] if found else [])
     for rel in sorted(folders):
         if why := _refusal(os.path.join(config.data_dir, rel), os.W_OK | os.X_OK):
             yield f"the folder {display(rel or '.')} cannot be written to ({why})"

@@ -85,7 +85,7 @@ def test_folder_that_the_disk_does_not_give_is_told_and_nothing_is_begun(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error", "data")
 
-    monkeypatch.setattr(obstacles, "walk_data_files", refuse)
+    monkeypatch.setattr(obstacles, "walk_in_batches", refuse)
     code, _, err = place.run("migrate")
 
     assert code == 1
