@@ -1,5 +1,6 @@
 """Tell log and metrics how each look ended: one line and its counts per outcome, never silence."""
 
+from collections import Counter
 from collections.abc import Callable
 
 from agent.causes import error_fields, error_text, refusal_of, skip_of
@@ -48,6 +49,7 @@ class Recorder:
         self._log = get_logger()
         self._skipped: dict[str, str] = {}
         self._modes: dict[str, CaptureMode] = {}
+        self._folders_by_mode: Counter[CaptureMode] = Counter()
         self._never_still: set[str] = set()
         self._missing: set[str] = set()  # told of; its grade alone says nothing, as it stands from the grace on
 
@@ -95,13 +97,15 @@ class Recorder:
         if o.state is None or o.state.mode is None:
             return
         folder, mode = o.rel.rpartition("/")[0], o.state.mode
-        told = folder in self._modes
-        if self._modes.get(folder) is mode:
+        before = self._modes.get(folder)
+        if before is mode:
             return
         self._modes[folder] = mode
+        self._folders_by_mode.update([mode])
+        self._folders_by_mode.subtract([before] if before is not None else [])
         for each in CaptureMode:
-            self._metrics.capture_mode.set(each, sum(m is each for m in self._modes.values()))
-        if told:
+            self._metrics.capture_mode.set(each, self._folders_by_mode[each])
+        if before is not None:
             return  # files that stay open for writing make a folder change its mode now and then
         say = self._log.info if not folder or mode is CaptureMode.SETTLE else self._log.debug
         say("capture_mode_found", folder=folder or ".", mode=mode.value)

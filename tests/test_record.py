@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.announce import Announcer
 from agent.core.decide import LeftWhy
 from agent.core.errors import SpaceBudgetError
-from agent.core.model import Grade, HealAction, Reason, Snapshot
+from agent.core.model import CaptureMode, FileState, Grade, HealAction, Reason, Snapshot
 from agent.disk.walk import Skipped, SkipReason
 from agent.logs import configure_logs
 from agent.metrics import Metrics
@@ -164,3 +164,17 @@ def test_reload_that_failed_is_told_with_its_problems(book: Book) -> None:
 
     assert book.lines()[0]["problems"] == ["line 1: unknown key"]
     assert book.total("config_last_reload_successful") == 0
+
+
+def test_each_folder_counts_under_the_mode_of_its_last_capture_alone(book: Book) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    seen = [
+        ("a/x.json", CaptureMode.LEASE), ("b/x.json", CaptureMode.LEASE), ("a/y.json", CaptureMode.LEASE),
+        ("a/x.json", CaptureMode.SETTLE), ("c/x.json", CaptureMode.SETTLE), ("c/x.json", CaptureMode.LEASE),
+    ]  # fmt: skip
+
+    for rel, mode in seen:
+        book.recorder.record(Outcome(rel, Ending.UNCHANGED, state=FileState(rel, Grade.GOOD, now, mode=mode)))
+
+    assert book.total("capture_mode", mode="lease") == 2
+    assert book.total("capture_mode", mode="settle") == 1
