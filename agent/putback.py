@@ -49,7 +49,8 @@ def put_back(ws: Workspace, root_fd: int, rel: str, *, judged: Judged | None, go
             not be kept yet, the good bytes; the displaced ones are then kept at the next start.
     """
     place = _Place(ws, root_fd, rel, judged, good)
-    os.close(_open_live_folder(place, rel.rpartition("/")[0]))  # for a missing file it may have to be made
+    if judged is None:
+        os.close(_open_live_folder(place, rel.rpartition("/")[0]))  # it may have to be made
     try:
         return _stage(place, ws.live_staging(root_fd, rel), fill)
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import IO, Protocol
 from msgspec.structs import replace
 
 from agent.core.model import Grade, Snapshot
-from agent.core.naming import Kind, parse_name, snapshot_name
+from agent.core.naming import COMPRESSION_SUFFIXES, Kind, parse_name, snapshot_name
 from agent.disk.atomic import flush, rename_new
 from agent.disk.beneath import parent_beneath
 from agent.disk.capture import CHUNK_BYTES, NotADataFileError, open_data_file
@@ -226,7 +226,9 @@ class Store:
 
 
 def _compression_of(name: str) -> str:
-    return parsed.compression_suffix if (parsed := parse_name(name)) else ""
+    """The suffix that says how the snapshot is compressed, '' where it is plain."""
+    parsed = parse_name(name) if name.endswith(COMPRESSION_SUFFIXES) else None  # it may be the data file's own
+    return parsed.compression_suffix if parsed else ""
 
 
 def _is_gone(error: Exception) -> bool:
