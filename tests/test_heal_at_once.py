@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from bench import DAMAGE, USERS, Bench, document, python
 
+import agent.checking as checking_module
 import agent.look as look_module
 from agent.core.decide import LeftWhy
 from agent.core.model import Grade, Reason
@@ -51,8 +52,8 @@ def test_heal_of_a_cut_file_does_not_wait_for_the_check_whose_findings_are_told(
     bench.protect(document(1))
     bench.write(b'{"a": 1,\n "b" 2, [')
     checked: list[object] = []
-    check = look_module.check
-    monkeypatch.setattr(look_module, "check", lambda *a, **kw: (checked.append(a[0]), check(*a, **kw))[1])
+    check = checking_module.check
+    monkeypatch.setattr(checking_module, "check", lambda *a, **kw: (checked.append(a[0]), check(*a, **kw))[1])
 
     def heal(root_fd: int, look: Look) -> Outcome | None:
         assert checked == []
