@@ -8,7 +8,7 @@ Many files: from the start of the process until each one has its durable snapsho
 turns made is moved aside and deleted at the end: ext4 passes over the inodes of files that were deleted a minute ago one
 by one, which would cost whoever makes files next.  Told as well: the most memory, and how often progress was logged.
 
-One big file appears in a running agent's folder, against `cp` and `fsync`, while a small file is saved again and
+One big file appears in a running agent's folder, against `cp` and `fsync`, both with as much free memory at hand, while a small file is saved again and
 again, and (in runs of their own) while the bot opens the big file for writing:
 
 - how much the anonymous memory of all the agent's processes grows
@@ -204,6 +204,7 @@ def _big(report: Report, scratch: Path, size: int) -> None:
             bystander = Bystander(daemon)
             time.sleep(2)
             idle_ms.extend(bystander.end())
+            _have_memory(folder, size)
             sampler, bystander, mark = Sampler(daemon), Bystander(daemon), daemon.mark()
             began = time.monotonic()
             original.rename(daemon.data / BIG)
@@ -226,6 +227,7 @@ def _big(report: Report, scratch: Path, size: int) -> None:
 
     def copy() -> float:
         _empty(folder, original, cold=arguments.cold)
+        _have_memory(folder, size)
         began = time.monotonic()
         subprocess.run(["cp", original, folder / "copy"], check=True)
         subprocess.run(["sync", folder / "copy"], check=True)  # with a file and no option, this is fsync
@@ -240,6 +242,18 @@ def _big(report: Report, scratch: Path, size: int) -> None:
     protect(open_often)
     report.add(f"{what}: open() of a bot meanwhile", "ms", opens_ms)
     shutil.rmtree(folder)
+
+
+def _have_memory(folder: Path, size: int) -> None:
+    """The machine has room for a copy in its page cache: a virtual one gives what is free back to its host within
+    seconds, and to get it again takes longer than to copy.
+    """
+    path = folder / "room"
+    with path.open("wb") as stream:
+        for _ in range(0, size * 5 // 4, MB):
+            stream.write(bytes(MB))
+    path.unlink()
+    settle(folder)
 
 
 def _empty(folder: Path, original: Path, *, cold: bool) -> None:
