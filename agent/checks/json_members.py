@@ -7,8 +7,8 @@ from agent.core.json_text import first_token
 
 _COMMAS_MAX = 500_000  # a parser may take 72 bytes for each member of the root
 _LEAST_BYTES = {ord("{"): 5, ord("["): 2}  # of a member and its comma: "":1, and 1,
-_PIECE_BYTES = 256 << 10
-_TAILS = (256, 2 << 10, 1 << 30)  # of a piece, searched for the end of its last member one after the other
+_PIECE_BYTES = 128 << 10  # a parser keeps some times as much
+_TAILS = (256, 1 << 10, 8 << 10, 1 << 30)  # of a piece, searched for the end of its last member one after the other
 
 _CLOSERS = {b"{": ord("}"), b"[": ord("]")}
 _COMMA = ord(",")
@@ -23,18 +23,19 @@ def count_members(text: bytes | memoryview, count: Count, *, is_hasty: bool = Fa
 
     `count` does so for a small text.  It is asked about pieces that end at a comma, each between two brackets of the
     root.  What it counts is made of whole members; what was cut inside a member it refuses, and another comma is tried.
-    So a member that is larger than a piece cannot be told, nor, when `is_hasty`, most that are larger than two
-    kilobytes.  What `count` proves of the pieces holds for the text.
+    So a member that is larger than a piece cannot be told, nor, when `is_hasty`, most that are larger than a
+    kilobyte.  What `count` proves of the pieces holds for the text.
     """
     view = memoryview(text)
     at = first_token(text)
     opener = bytes(view[at : at + 1])
     piece = bytearray(opener + bytes(_PIECE_BYTES))  # one for all: to be given memory anew takes longer than to parse
+    tails: tuple[int, ...] = _TAILS[:2] if is_hasty else _TAILS
     at += 1
     total = 0
-    while len(view) - at > 2 * _PIECE_BYTES:
+    while len(view) - at > _PIECE_BYTES:
         piece[1:] = view[at : at + _PIECE_BYTES]
-        members, length = _first_members(piece, _CLOSERS[opener], count, _TAILS[:-1] if is_hasty else _TAILS)
+        members, length, tails = _first_members(piece, _CLOSERS[opener], count, tails)
         if not members:
             return None
         total += members
@@ -54,19 +55,22 @@ def has_too_many_members(text: bytes | memoryview) -> bool:
     return False
 
 
-def _first_members(piece: bytearray, closer: int, count: Count, tails: tuple[int, ...]) -> tuple[int, int]:
-    """Return how many whole members `piece`, which begins with a bracket, holds up to its last usable comma, and where
-    the next one begins, counted without the bracket; (0, 0) when there is no such comma.
+def _first_members(
+    piece: bytearray, closer: int, count: Count, tails: tuple[int, ...]
+) -> tuple[int, int, tuple[int, ...]]:
+    """Return how many whole members `piece`, which begins with a bracket, holds up to its last usable comma, where the
+    next one begins, counted without the bracket, and the tails without those that were too short; 0 members when there
+    is no such comma.
     """
-    for tail in tails:
+    for number, tail in enumerate(tails):
         end = _shallowest_comma(piece, max(0, len(piece) - tail))
         if end:
             piece[end] = closer
             members = count(memoryview(piece)[: end + 1])
             piece[end] = _COMMA
             if members:
-                return members, end
-    return 0, 0
+                return members, end, tails[number:]
+    return 0, 0, tails
 
 
 def _shallowest_comma(piece: bytearray, start: int) -> int:
