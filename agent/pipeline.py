@@ -220,6 +220,7 @@ class Pipeline:
         if isinstance(error, OSError):
             self._ws.is_doubtful = True  # the disk may hold more of it than was taken back
         look.leave_room()
+        self._looker.look_into(look)
         if draft.grade is not Grade.GOOD:
             self._looker.set_state(look, draft.grade)
         problems = look.result.problems if look.result else ()

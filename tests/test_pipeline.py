@@ -455,3 +455,19 @@ def test_what_is_worth_knowing_of_a_good_state_is_told_once_with_its_snapshot(tm
 
     assert (first.ending, [w.kind for w in first.warnings]) == (Ending.PUBLISHED, ["duplicate_key"])
     assert (again.ending, again.warnings) == (Ending.UNCHANGED, ())
+
+
+def test_copy_of_a_damage_that_the_disk_refuses_is_told_with_the_place_of_the_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.write(b'{"a": 1,\n "b" 2, [')
+
+    def refuse(*_: object) -> Batch:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(bench.ws.store, "batch", refuse)
+    [outcome] = bench.look()
+
+    assert outcome.ending is Ending.REFUSED
+    assert [(p.kind, p.line, p.column) for p in outcome.problems] == [("syntax", 2, 6)]
