@@ -70,20 +70,16 @@ class Look(Struct):
         return self.capture is not None and not isinstance(self.capture.content, bytes)
 
     def leave_room(self) -> None:
-        """What was made ready for a publish that will not be is gone; the capture stays."""
-        if self.capture is not None and isinstance(self.capture.content, bytes):
-            self._drop_prepared()
+        """What was made ready for a publish that will not be is gone, and nobody works on it; the capture stays."""
+        if self.prepared is not None:
+            self.prepared.discard()
 
     def discard(self) -> None:
         """What was copied for this look is gone, unless it became a snapshot."""
         self.checking.end()
-        self._drop_prepared()
+        self.leave_room()
         if self.capture is not None:
             self.capture.discard()
-
-    def _drop_prepared(self) -> None:
-        if self.prepared is not None:
-            self.prepared.discard()
 
     def is_news(self, grade: Grade) -> bool:
         """Whether this grade of these bytes, or that it is given up, was not told before."""

@@ -129,6 +129,7 @@ class Pipeline:
         for look in portion.looks if len(portion.looks) == 1 else ():
             if look.outcome is None and isinstance(look.decision, Heal):
                 self._looker.set_state(look, look.result.grade if look.result else Grade.MISSING)
+                look.leave_room()  # a heal needs it
                 healed = heal(portion.root_fd, look)
                 self._end_decided(look)
                 look.healed = healed and replace(healed, problems=look.result.problems if look.result else ())

@@ -78,6 +78,25 @@ def test_large_lone_damaged_file_is_healed_from_its_private_copy_which_goes(tmp_
     assert list((bench.backups / ".agent" / "staging").iterdir()) == []
 
 
+@pytest.mark.parametrize(("records", "compression", "private_copies"), [(10_000, "none", 0), (170_000, "zstd", 1)])
+def test_copy_that_was_made_ready_of_a_damaged_state_takes_no_room_from_its_heal(
+    tmp_path: Path, records: int, compression: str, private_copies: int
+) -> None:
+    bench = Bench(tmp_path, f"backup: {{compression: {compression}}}")
+    good = document(1, records)
+    bench.protect(good)
+    bench.write(good[:-9] + b"\x01" + good[-8:])
+    staged: list[Path] = []
+
+    def heal(root_fd: int, look: Look) -> Outcome | None:
+        staged.extend((bench.backups / ".agent" / "staging").iterdir())
+        return bench.healer.at_once(root_fd, look)
+
+    assert list(looked_at(bench, heal=heal)) == [Ending.DAMAGED, Ending.HEALED]
+    assert len(staged) == private_copies
+    assert (bench.data / USERS).read_bytes() == good
+
+
 def test_damage_that_comes_back_is_given_up_after_as_many_heals_at_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "recovery: {heal_attempts: 2, clobber_window: 1h}")
     bench.protect(document(1))
