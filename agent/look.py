@@ -112,13 +112,13 @@ class Looker:
             return look
         try:
             caught = self._capture(look, root_fd, staging, at_gate=at_gate)
-            if isinstance(caught, NotCaptured):
-                self._end_missed(look, caught)
-            else:
+            if not isinstance(caught, NotCaptured):
                 look.capture = caught
                 self._judge(look, at_gate=at_gate)
-        except FileNotFoundError:
-            self._decide_missing(root_fd, look, at_gate=at_gate)
+            elif caught.why is Miss.GONE:  # whatever else is not found is an error
+                self._decide_missing(root_fd, look, at_gate=at_gate)
+            else:
+                self._end_missed(look, caught)
         except OSError as error:
             if is_disk_full(error):  # for the private copy of a large file, which would be its snapshot
                 error.filename = error.filename or self._ws.config.backup_dir  # which disk

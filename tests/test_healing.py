@@ -197,3 +197,21 @@ def test_damage_that_was_judged_is_not_judged_anew_for_its_heal_and_other_bytes_
     bench.write(DAMAGE + b"{")
     assert bench.look()[0].ending is Ending.DAMAGED
     assert judged == [DAMAGE + b"{"]
+
+
+@pytest.mark.parametrize("at_gate", [True, False])
+def test_large_file_whose_check_finds_no_program_or_no_copy_is_unreadable_and_never_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_gate: bool
+) -> None:
+    bench = Bench(tmp_path, f"files: [{{path: {USERS}, required: true}}]")
+    bench.protect(document(1, records=170_000))
+    newer = document(2, records=170_000)
+    bench.write(newer)
+    monkeypatch.setattr("sys.executable", "/nowhere/python3")  # of an environment that was made anew meanwhile
+
+    seen = bench.look(at_gate=at_gate, waited_s=60)[0]
+    bench.healer.heal([USERS], at_gate=at_gate)
+
+    assert (seen.ending, seen.grade) == (Ending.UNREADABLE, None)
+    assert isinstance(seen.error, FileNotFoundError)
+    assert (bench.data / USERS).read_bytes() == newer

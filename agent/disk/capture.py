@@ -34,6 +34,7 @@ class Miss(StrEnum):
 
     BUSY = "busy"  # a writer has the file open
     CHANGED = "changed"  # it did not hold still
+    GONE = "gone"
     LINK = "symlink"
     NOT_REGULAR = "not_regular"
     TOO_LARGE = "too_large"
@@ -93,10 +94,12 @@ def capture(
     The caller discards the capture when done.
 
     Raises:
-        OSError: the file cannot be read, or a private copy cannot be written; FileNotFoundError when it is gone.
+        OSError: the file cannot be read, or a private copy cannot be written.
     """
     try:
         fd = open_data_file(root_fd, rel)
+    except FileNotFoundError:
+        return NotCaptured(Miss.GONE)
     except NotADataFileError as error:
         return NotCaptured(error.why)
     except BlockingIOError:

@@ -253,9 +253,8 @@ def test_file_beyond_the_limit_is_too_large(data: Path, take: Callable[..., NotC
     assert isinstance(take(max_bytes=5), Capture)
 
 
-def test_file_that_is_gone_is_no_miss(take: Callable[..., NotCaptured]) -> None:
-    with pytest.raises(FileNotFoundError):
-        take()
+def test_file_that_is_gone_is_told_apart_from_all_else_that_is_not_found(take: Callable[..., NotCaptured]) -> None:
+    assert take() == NotCaptured(Miss.GONE)
 
 
 @pytest.mark.parametrize("target", ["real.json", "missing.json", "/etc/hostname", "sub"])
