@@ -98,12 +98,10 @@ def capture(
     """
     try:
         fd = open_data_file(root_fd, rel)
-    except FileNotFoundError:
-        return NotCaptured(Miss.GONE)
     except NotADataFileError as error:
         return NotCaptured(error.why)
-    except BlockingIOError:
-        return NotCaptured(Miss.BUSY)  # someone else's write lease
+    except (FileNotFoundError, BlockingIOError) as error:  # the latter is someone else's write lease
+        return NotCaptured(Miss.GONE if isinstance(error, FileNotFoundError) else Miss.BUSY)
     copy: PrivateCopy | None = None
     caught: _Caught | Miss = Miss.BUSY
     try:
