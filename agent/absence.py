@@ -23,8 +23,8 @@ class Absences:
         """Whether most of the files went at once, or the folder is not the one that held them."""
         began = self._ws.clock.monotonic()
         if began >= self._hold_until or gone_since > self._counted_at:
-            self._counted_at = began
             self._counts = self._count(root_fd)
+            self._counted_at = began  # only now: another thread asks meanwhile
             now = self._ws.clock.monotonic()
             # One count serves the files that went with this one, or before: thousands may be asked about.
             self._hold_until = now + max(_COUNT_HOLDS_S, _COUNT_FACTOR * (now - began))
