@@ -21,6 +21,7 @@ from agent.core.model import CheckResult, CheckSpec, Grade, Parser, Problem, Sha
 from agent.core.problem import ProblemKind
 
 _CHUNK_BYTES = 1 << 18
+_PIECE_BYTES = 1 << 20  # a member that is larger is left to the exact judge, where there are too many
 
 # Members are found but not decoded.
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -117,7 +118,7 @@ def _fast(text: bytes | memoryview) -> Document | None:
     if root not in ("object", "array"):
         return Document(root, None, len(text)) if _parses(text) else None
     count = partial(_members, _OBJECT if root == "object" else _ARRAY)
-    records = count_members(text, count) if has_too_many_members(text) else count(text)
+    records = count_members(text, count, piece_bytes=_PIECE_BYTES) if has_too_many_members(text) else count(text)
     return None if records is None else Document(root, records, len(text))
 
 

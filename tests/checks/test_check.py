@@ -191,7 +191,7 @@ def test_ordinary_content_raises_no_warning(content: bytes) -> None:
 @pytest.mark.parametrize("member", ["1", '"a,[\\""', '{"a": [2, 3]}', "[[[[[[]]]]]]", "NaN"])
 def test_very_many_members_are_counted_and_judged_all_the_same(member: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.checks.json_members._COMMAS_MAX", 100)
-    monkeypatch.setattr("agent.checks.json_members._PIECE_BYTES", 1000)
+    monkeypatch.setattr("agent.checks.json_format._PIECE_BYTES", 1000)
     spec = CheckSpec(parser=PYTHON)
     array = f"[{', '.join([member] * 5000)}]".encode()
     table = ("{" + ", ".join([f'"k{i}": {member}' for i in range(5000)]) + "}").encode()
@@ -313,7 +313,7 @@ def test_result_is_a_value() -> None:
 )
 def test_very_many_members_with_a_flaw_between_them_are_corrupt(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.checks.json_members._COMMAS_MAX", 10)
-    monkeypatch.setattr("agent.checks.json_members._PIECE_BYTES", 100)
+    monkeypatch.setattr("agent.checks.json_format._PIECE_BYTES", 100)
     members = ", ".join(f'"k{i}": [{i}, 2]' for i in range(50))
 
     assert check(flaw.replace("%s", members).encode(), CheckSpec()).grade is Grade.CORRUPT

@@ -29,7 +29,7 @@ def quick_from(size: int, *, piece: int = 1 << 18) -> Iterator[None]:
     """Texts from `size` bytes on get the quick look, in pieces of `piece`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_quick, "_FROM_BYTES", size)
-        patch.setattr("agent.checks.json_members._PIECE_BYTES", piece)
+        patch.setattr(json_quick, "_PIECE_BYTES", piece)
         yield
 
 
