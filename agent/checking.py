@@ -44,6 +44,10 @@ class Checking:
         return result
 
     def end(self) -> None:
-        """It reads the copy no more."""
-        if self._begun is not None and not self._begun.claim():
+        """It reads the copy no more.  A second time is harmless."""
+        if self._begun is None:
+            return
+        if self._begun.claim():
+            self._begun = None  # no thread came to it, and none will
+        else:
             self._begun.future.exception()

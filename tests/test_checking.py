@@ -1,7 +1,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -105,6 +105,24 @@ def test_copy_does_not_go_while_it_is_read(
     one.end()
 
     assert done.is_set()
+
+
+def test_check_that_no_thread_came_to_ends_however_often_it_is_ended(
+    copy_of: Callable[[bytes], StagedFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "hand_over", atomic.Job)  # all threads are at work
+    one = Checking({}, REL, SPEC)
+    one.begin(copy_of(GOOD))
+
+    def end_twice() -> None:
+        one.end()
+        one.end()
+
+    ending = Thread(target=end_twice, daemon=True)
+    ending.start()
+    ending.join(10)
+
+    assert not ending.is_alive()
 
 
 def test_copy_is_checked_all_the_same_where_no_thread_can_be_made(
