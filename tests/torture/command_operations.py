@@ -38,32 +38,36 @@ COMPRESSED = Operation(
     lambda place: all(len(place.copies(rel)) == 2 for rel in (USERS, SETTINGS, GUILD)),
 )
 
-LARGE = 7000  # records: a copy of so many is made ready beside its check
+
+def _of_large_files(name: str, records: int) -> Operation:
+    """Snapshots of two files with so many records, one of which had a snapshot of this size before."""
+    one, first, second, third = document(1), document(1, records), document(2, records), document(3, records)
+
+    def prepare(place: Place) -> None:
+        protected(place)
+        place.write(USERS, first)
+        assert place.agent("snapshot") == 0
+        place.write(USERS, second)
+        place.write(GUILD, third)
+
+    def kept(place: Place, *, mended: bool) -> Expected:
+        start, before, users, guild = digests(one, first, second, third)
+        good = {USERS: [start, before, users], SETTINGS: [start], GUILD: [start, guild]}
+        newest = {USERS: [users], SETTINGS: [start], GUILD: [guild]}
+        return expect(place, {rel: tuple(last) for rel, last in newest.items()}, newest if mended else good)
+
+    return Operation(
+        name,
+        prepare,
+        lambda place: place.agent("snapshot"),
+        lambda place: kept(place, mended=False),
+        lambda place: kept(place, mended=True),
+        lambda place: all_kept(place, USERS, GUILD),
+    )
 
 
-def _large(place: Place) -> None:
-    protected(place)
-    place.write(USERS, document(1, LARGE))
-    assert place.agent("snapshot") == 0
-    place.write(USERS, document(2, LARGE))  # of the same size
-    place.write(GUILD, document(3, LARGE))
-
-
-def _large_kept(place: Place, *, mended: bool) -> Expected:
-    one, first, second, third = digests(document(1), document(1, LARGE), document(2, LARGE), document(3, LARGE))
-    live = {USERS: (second,), SETTINGS: (one,), GUILD: (third,)}
-    good = {USERS: [one, first, second], SETTINGS: [one], GUILD: [one, third]}
-    return expect(place, live, {USERS: [second], SETTINGS: [one], GUILD: [third]} if mended else good)
-
-
-LARGE_SNAPSHOT = Operation(
-    "snapshot of large files",
-    _large,
-    lambda place: place.agent("snapshot"),
-    lambda place: _large_kept(place, mended=False),
-    lambda place: _large_kept(place, mended=True),
-    lambda place: all_kept(place, USERS, GUILD),
-)
+LARGE_SNAPSHOT = _of_large_files("snapshot of large files", 7_000)  # a copy is made ready beside the check
+PRIVATE_SNAPSHOT = _of_large_files("snapshot of private copies", 110_000)  # above 4 MiB, checked in a child
 
 BATCH = [f"{folder}user{number}.json" for number in range(25) for folder in ("", "rooms/")]
 
@@ -261,4 +265,7 @@ DAMAGED_CATALOG = Operation(
 )
 
 
-COMMANDS = (SNAPSHOT, LARGE_SNAPSHOT, COMPRESSED, ROTATION, RESTORE, HEAL, ACCEPT, REBUILD, DAMAGED_CATALOG, FIFTY)
+COMMANDS = (
+    SNAPSHOT, LARGE_SNAPSHOT, PRIVATE_SNAPSHOT, COMPRESSED, ROTATION, RESTORE, HEAL, ACCEPT, REBUILD, DAMAGED_CATALOG,
+    FIFTY,
+)  # fmt: skip
