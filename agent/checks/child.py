@@ -59,7 +59,11 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not leave the data in a core file
     request = json.loads(sys.stdin.buffer.readline())
     spec = CheckSpec(Format(request["format"]), Parser(request["parser"]), request["schema"])
-    result = check_json(_content(request), spec)
+    try:
+        result = check_json(_content(request), spec)
+    except (OSError, MemoryError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or "not enough memory"
+        result = _undecided(ProblemKind.CRASHED, f"the checking process could not go on: {why}")
     sys.stdout.buffer.write(msgspec.json.encode(result))
 
 

@@ -9,7 +9,7 @@ import errno
 import fcntl
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from threading import Event, Thread
 
@@ -93,10 +93,12 @@ def let_go_at_once(fd: int) -> Iterator[None]:
     done = Event()
 
     def watch() -> None:
-        while not done.wait(_BELL_S):
-            if not is_held(fd):
+        with suppress(OSError):
+            while not done.wait(_BELL_S) and is_held(fd):
+                pass
+        if not done.is_set():  # a writer waits, or nobody can tell
+            with suppress(OSError):  # the kernel breaks it in the end
                 release(fd)
-                return
 
     watcher = Thread(target=watch, name="lease-bell", daemon=True)
     start(watcher)

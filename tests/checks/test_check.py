@@ -289,6 +289,14 @@ def test_child_that_gives_no_answer_leaves_the_file_unreadable(
     assert (result.grade, [problem.kind for problem in result.problems]) == (UNREADABLE, [kind])
 
 
+def test_child_that_cannot_read_the_copy_says_why(tmp_path: Path) -> None:
+    result = check(tmp_path, CheckSpec(), child_above_bytes=-1)
+
+    assert (result.grade, result.problems[0].message) == (
+        Grade.UNREADABLE, "the checking process could not go on: Is a directory",
+    )  # fmt: skip
+
+
 def test_child_starts_in_a_folder_full_of_traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("json", "mmap", "msgspec", "agent"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")

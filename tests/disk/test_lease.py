@@ -1,5 +1,6 @@
 """Driven against the real kernel: a second process stands for the bot."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -115,6 +116,22 @@ def test_lease_is_let_go_at_once_while_its_holder_is_held_up(path: Path, fd: int
         out, _ = writer.communicate(timeout=30)  # the holder does nothing but wait for the writer
 
     assert out == b"opened\n"
+    assert not lease.is_held(fd)
+
+
+def test_lease_that_nobody_can_ask_about_any_more_is_let_go(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch ended with a traceback of its thread, and a writer waited for the whole of the work."""
+
+    def break_down(_: int) -> bool:
+        asked.set()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    asked = threading.Event()
+    lease.take_read_lease(fd)
+    with monkeypatch.context() as broken, lease.let_go_at_once(fd):
+        broken.setattr(lease, "is_held", break_down)
+        assert asked.wait(30)
+
     assert not lease.is_held(fd)
 
 
