@@ -14,7 +14,7 @@ from agent.core.naming import display
 from agent.core.room import Room
 from agent.disk import lease
 from agent.disk.atomic import cannot_exchange, exchange
-from agent.disk.inotify import is_remote
+from agent.disk.mounts import is_remote
 from agent.disk.staging import StagingFolder
 
 _WATCH_LIMIT = "/proc/sys/fs/inotify/max_user_watches"

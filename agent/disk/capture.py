@@ -96,12 +96,9 @@ def capture(
     Raises:
         OSError: the file cannot be read, or a private copy cannot be written.
     """
-    try:
-        fd = open_data_file(root_fd, rel)
-    except NotADataFileError as error:
-        return NotCaptured(error.why)
-    except (FileNotFoundError, BlockingIOError) as error:  # the latter is someone else's write lease
-        return NotCaptured(Miss.GONE if isinstance(error, FileNotFoundError) else Miss.BUSY)
+    fd = _open(root_fd, rel)
+    if isinstance(fd, Miss):
+        return NotCaptured(fd)
     copy: PrivateCopy | None = None
     caught: _Caught | Miss = Miss.BUSY
     try:
@@ -115,16 +112,14 @@ def capture(
         answer = lease.take_read_lease(fd)
         if answer is lease.Lease.BUSY and not past_writers:
             return NotCaptured(Miss.BUSY)
-        if answer is lease.Lease.HELD:
-            caught = _catch_under_lease(fd, copy)
-        else:
-            caught = _catch_settled(fd, copy, now_ns, still_ns)
+        is_leased = answer is lease.Lease.HELD
+        caught = _catch_under_lease(fd, copy) if is_leased else _catch_settled(fd, copy, now_ns, still_ns)
     finally:
         os.close(fd)
         if copy is not None and isinstance(caught, Miss):
             copy.discard()
     if isinstance(caught, Miss):
-        return NotCaptured(caught, lease_broken=answer is lease.Lease.HELD)
+        return NotCaptured(caught, lease_broken=is_leased)
     return _finish(rel, caught, on_content, beside_writer=answer is lease.Lease.BUSY)
 
 
@@ -142,6 +137,17 @@ class NotADataFileError(OSError):
     def __init__(self, why: Miss, rel: str) -> None:
         super().__init__(errno.EINVAL, f"not a regular file ({why})", rel)
         self.why = why
+
+
+def _open(root_fd: int, rel: str) -> int | Miss:
+    try:
+        return open_data_file(root_fd, rel)
+    except NotADataFileError as error:
+        return error.why
+    except FileNotFoundError:
+        return Miss.GONE
+    except BlockingIOError:
+        return Miss.BUSY  # someone else's write lease
 
 
 def open_data_file(root_fd: int, rel: str) -> int:

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from agent.core.pace import Gathering
 from agent.disk.hints import Doubt, Hints, PendingHints
-from agent.disk.inotify import Listening, is_remote
+from agent.disk.inotify import Listening
+from agent.disk.mounts import is_remote
 
 
 class Mode(StrEnum):

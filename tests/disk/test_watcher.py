@@ -14,7 +14,8 @@ import pytest
 
 import agent.disk.watcher as watcher_module
 from agent.disk.hints import Doubt, Hints, PendingHints
-from agent.disk.inotify import PROBE_PREFIX, PROBE_SUFFIX, Listening, is_remote
+from agent.disk.inotify import PROBE_PREFIX, PROBE_SUFFIX, Listening
+from agent.disk.mounts import is_remote
 from agent.disk.staging import StagingFolder
 from agent.disk.watcher import Mode, Probed, Trouble, Watcher
 
