@@ -118,8 +118,12 @@ def _fast(text: bytes | memoryview) -> Document | None:
     if root not in ("object", "array"):
         return Document(root, None, len(text)) if _parses(text) else None
     count = partial(_members, _OBJECT if root == "object" else _ARRAY)
-    records = count_members(text, count, piece_bytes=_PIECE_BYTES) if has_too_many_members(text) else count(text)
-    return None if records is None else Document(root, records, len(text))
+    if not has_too_many_members(text):
+        records = count(text)
+        return None if records is None else Document(root, records, len(text))
+    records = count_members(text, count, piece_bytes=_PIECE_BYTES)
+    # A member larger than a piece: that the text is whole is soon proved, how many there are is not.
+    return None if records is None and not _parses(text) else Document(root, records, len(text))
 
 
 def _parses(text: bytes | memoryview) -> bool:

@@ -87,6 +87,7 @@ class Document(Struct, frozen=True):
     """A complete document: it ends before `end_offset`.
 
     `records` counts the members of a root that has any, as they are written: a key that appears twice counts twice.
+    None for other roots, and where a member is so large that nobody counts in good time.
     """
 
     root: str

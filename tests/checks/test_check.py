@@ -316,6 +316,24 @@ def test_result_is_a_value() -> None:
     assert check(BIG, CheckSpec()) == CheckResult(GOOD, Shape(len(BIG), "object", 1000))
 
 
+def test_one_huge_member_is_proved_whole_without_the_exact_judge_and_its_root_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The exact judge reads 6 MB a second: a file of a gigabyte was unreadable by its time limit."""
+    monkeypatch.setattr("agent.checks.json_format.read_document", pytest.fail)
+    text = b'{"users": [' + b"1," * 1_400_000 + b"1]}"
+
+    result = check(text, CheckSpec())
+
+    assert (result.grade, result.shape) == (GOOD, Shape(len(text), "object", None))
+
+
+def test_one_huge_member_with_a_flaw_is_corrupt_where_the_flaw_is() -> None:
+    result = check(b'{"users": [' + b"1," * 1_400_000 + b",1]}", CheckSpec())
+
+    assert (result.grade, result.problems[0].column) == (Grade.CORRUPT, 2_800_012)
+
+
 @pytest.mark.parametrize(
     "flaw", ["{},", "{,}", "{%s,,%s}", "{%s,%s,}", "{,%s}", "{%s %s}", "{%s,%s]", "{%s,%s", "{%s}}"]
 )
