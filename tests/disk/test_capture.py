@@ -71,7 +71,7 @@ def take(data: Path, tmp_path: Path) -> Iterator[Callable[..., Capture | NotCapt
         left = os.listdir(private.fd)
     os.close(root_fd)
     assert left == []
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # what earlier tests left is closed whenever it is collected
 
 
 def content_of(caught: Capture | NotCaptured) -> bytes:
