@@ -207,7 +207,7 @@ def test_random_bytes_are_a_damaged_catalog_that_can_be_set_aside(tmp_path: Path
 
     assert not isinstance(caught.value, sqlite3.OperationalError)
     assert Path(kept).read_bytes() == content
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
     with closing(Catalog(str(tmp_path))) as fresh:
         assert fresh.files() == []
 

@@ -535,7 +535,7 @@ def test_stopped_watcher_stays_stopped_and_holds_nothing(root: Path) -> None:
     assert not bench.watcher.restart_if_needed()
     assert bench.watcher.health().reason is Trouble.STOPPED
     assert set(threading.enumerate()) == threads
-    assert set(os.listdir("/proc/self/fd")) == descriptors
+    assert set(os.listdir("/proc/self/fd")) <= descriptors
 
 
 def test_kernel_queue_overflow_is_counted_and_doubted_and_prints_nothing(
